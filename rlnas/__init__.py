@@ -1,0 +1,1 @@
+"""Reinforcement-learning architecture search over BERT for a measured latency."""

@@ -1,0 +1,72 @@
+"""The exceptions of `rlnas`.
+
+Every exception descends from `RLNASError` and from the built-in class that a caller
+would expect for the fault, so both ``except RLNASError`` and ``except ValueError`` work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # pragma: no cover
+    from collections.abc import Hashable
+
+
+class RLNASError(Exception):
+    """Root of all errors that `rlnas` raises on purpose."""
+
+
+class InvalidSpaceError(RLNASError, ValueError):
+    """A search space that no subnet can be drawn from."""
+
+
+class InvalidSubnetError(RLNASError, ValueError):
+    """A subnet that is malformed or outside the space or supernet at hand."""
+
+
+class CheckpointError(RLNASError, ValueError):
+    """A model folder that is missing, damaged or of an unsupported family."""
+
+
+class DataError(RLNASError, ValueError):
+    """A data set that cannot serve as a task."""
+
+
+class RewardError(RLNASError, ValueError):
+    """A reward with impossible settings, or one that returned no finite number."""
+
+
+class EvaluationError(RLNASError, RuntimeError):
+    """A subnet that could not be evaluated; `config` is the subnet, or None for a whole batch."""
+
+    def __init__(self, message: str, config: Hashable | None = None) -> None:
+        super().__init__(message)
+        self.config = config
+
+
+class TrainingError(RLNASError, RuntimeError):
+    """A training that cannot go on, e.g. because its loss is not a number."""
+
+
+class LatencyLookupError(RLNASError, LookupError):
+    """A latency that the table does not hold."""
+
+
+class LatencyTableError(RLNASError, ValueError):
+    """A latency table that is damaged, or was made for another device or workload."""
+
+
+class InfeasibleTargetError(RLNASError, ValueError):
+    """A latency target below what the smallest subnet of the space takes."""
+
+
+class HistoryError(RLNASError, ValueError):
+    """A history that is damaged, or that belongs to a search with other settings."""
+
+
+class RunFolderError(RLNASError, OSError):
+    """A run folder that cannot be read or written."""
+
+
+class MissingDependencyError(RLNASError, ImportError):
+    """An optional package that is not installed; the message holds the command that installs it."""

@@ -1,0 +1,69 @@
+"""What is known about a subnet after it was evaluated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The judged values of one subnet.
+
+    Attributes:
+        accuracy: The task's metric as a fraction (accuracy and F1 in [0, 1]; Matthews,
+            Spearman and Pearson in [-1, 1]); higher is better.
+        latency_ms: Latency of one forward pass of the workload, in milliseconds; NaN where
+            no latency is known.
+        n_params: Number of parameters of the stand-alone subnet, 0 where unknown.
+        n_items: Number of items behind `accuracy`, 0 where unknown.
+        accuracy_ci: 95 % confidence interval of `accuracy` (low, high), or None.
+        extra: Further named values, for rewards of one's own.
+    """
+
+    accuracy: float
+    latency_ms: float = math.nan
+    n_params: int = 0
+    n_items: int = 0
+    accuracy_ci: tuple[float, float] | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        if self.accuracy_ci is not None:
+            low, high = self.accuracy_ci
+            object.__setattr__(self, "accuracy_ci", (float(low), float(high)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON (NaN latency becomes None)."""
+        return {
+            "accuracy": self.accuracy,
+            "latency_ms": None if math.isnan(self.latency_ms) else self.latency_ms,
+            "n_params": self.n_params,
+            "n_items": self.n_items,
+            "accuracy_ci": None if self.accuracy_ci is None else list(self.accuracy_ci),
+            "extra": dict(self.extra),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
+        """Inverse of `to_dict`.
+
+        Raises:
+            KeyError: If ``accuracy`` is missing.
+        """
+        latency_ms = values.get("latency_ms")
+        interval = values.get("accuracy_ci")
+        return cls(
+            accuracy=float(values["accuracy"]),
+            latency_ms=math.nan if latency_ms is None else float(latency_ms),
+            n_params=int(values.get("n_params", 0)),
+            n_items=int(values.get("n_items", 0)),
+            accuracy_ci=None if interval is None else (float(interval[0]), float(interval[1])),
+            extra=dict(values.get("extra", {})),
+        )

@@ -1,0 +1,148 @@
+"""The plugs of `rlnas`: what a user may replace, and the least that has to be written.
+
+===============  ==========================================  =======================
+plug             call                                        least a user writes
+===============  ==========================================  =======================
+`Reward`         ``(Metrics) -> float``                      a function
+`LatencyModel`   ``(configs) -> ms per config``              a function
+`Evaluator`      ``(configs) -> list[Metrics]``              a function
+`Controller`     ``.search(problem, evaluate, budget, seed)``  a class with a loop
+===============  ==========================================  =======================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from rlnas.errors import RewardError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from rlnas.metrics import Metrics
+    from rlnas.space import SearchSpace, SubnetConfig
+    from rlnas.trial import Trial
+
+
+class Reward(Protocol):
+    """How good metrics are; higher is better. Any function of `Metrics` will do."""
+
+    def __call__(self, metrics: Metrics, /) -> float:
+        """The reward, a finite number."""
+
+
+@runtime_checkable
+class TargetedReward(Protocol):
+    """A reward that knows a latency target, and so can serve many."""
+
+    @property
+    def target_ms(self) -> float:
+        """The latency aimed at, in milliseconds."""
+
+    def at(self, target_ms: float) -> TargetedReward:
+        """The same reward for another target."""
+
+    def __call__(self, metrics: Metrics, /) -> float:
+        """The reward, a finite number."""
+
+
+@runtime_checkable
+class RelativeReward(Protocol):
+    """A reward stated relative to the full model's latency; `search` resolves it once."""
+
+    def resolve(self, reference_ms: float) -> Reward:
+        """The same reward with the full model's latency filled in."""
+
+    def __call__(self, metrics: Metrics, /) -> float:
+        """The reward, a finite number."""
+
+
+class LatencyModel(Protocol):
+    """Predicts latencies; a table, or any function."""
+
+    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[float]:
+        """Milliseconds of each config."""
+
+
+class Evaluator(Protocol):
+    """Judges a batch of configs; any function will do."""
+
+    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[Metrics]:
+        """Metrics of each config, in the same order."""
+
+
+@runtime_checkable
+class InformedEvaluator(Protocol):
+    """An evaluator that also brings what controllers may know beforehand."""
+
+    @property
+    def latency(self) -> LatencyModel:
+        """Predicts the latencies that the metrics hold."""
+
+    @property
+    def importance(self) -> npt.NDArray[np.float64] | None:
+        """Importance of the block at each position of the space, shape ``(len(nvec),)``, or None."""
+
+    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[Metrics]:
+        """Metrics of each config, in the same order."""
+
+
+Evaluate = Callable[[Sequence["SubnetConfig"]], list["Trial"]]
+"""What a controller calls: judged trials of the configs, in their order.
+
+It raises `rlnas.loop.SearchEnd` when the budget is spent; controllers let it pass.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What a controller may know.
+
+    Attributes:
+        space: The configs to choose from.
+        reward: Turns metrics into a number.
+        latency: Predicts latencies, or None where nothing is known.
+        target_ms: The latency aimed at, or None for rewards without a target.
+        reference_ms: Latency of the full model, or None where nothing is known.
+        importance: Shape ``(len(space.nvec),)``, non-negative; how much the block at each
+            position matters to the full model, or None.
+    """
+
+    space: SearchSpace
+    reward: Reward
+    latency: LatencyModel | None = None
+    target_ms: float | None = None
+    reference_ms: float | None = None
+    importance: npt.NDArray[np.float64] | None = None
+
+    def reward_for(self, target_ms: float) -> Reward:
+        """The reward for another target.
+
+        Raises:
+            RewardError: If the reward knows no target.
+        """
+        if target_ms == self.target_ms:
+            return self.reward
+        if not isinstance(self.reward, TargetedReward):
+            raise RewardError(
+                f"{self.reward!r} serves one target only; to ask for target_ms={target_ms} "
+                "give it a method at(target_ms), or use LatencyTarget"
+            )
+        return self.reward.at(target_ms)
+
+
+class Controller(Protocol):
+    """Proposes configs and learns from their rewards."""
+
+    def search(self, problem: Problem, evaluate: Evaluate, budget: int, seed: int) -> None:
+        """Propose until `evaluate` ends the search.
+
+        Args:
+            problem: What is known beforehand.
+            evaluate: Judges configs; repeats are free.
+            budget: Number of new configs that may be evaluated.
+            seed: Equal seeds give equal proposals.
+        """
