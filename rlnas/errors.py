@@ -60,6 +60,10 @@ class InfeasibleTargetError(RLNASError, ValueError):
     """A latency target below what the smallest subnet of the space takes."""
 
 
+class BudgetError(RLNASError, ValueError):
+    """A number of trials that no search can have."""
+
+
 class HistoryError(RLNASError, ValueError):
     """A history that is damaged, or that belongs to a search with other settings."""
 
@@ -70,3 +74,7 @@ class RunFolderError(RLNASError, OSError):
 
 class MissingDependencyError(RLNASError, ImportError):
     """An optional package that is not installed; the message holds the command that installs it."""
+
+
+class ConformanceError(RLNASError, AssertionError):
+    """A plug that breaks a law of its protocol; raised by `rlnas.testing`."""

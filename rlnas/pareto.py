@@ -33,7 +33,7 @@ def is_pareto_optimal(costs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     points = np.asarray(costs, dtype=np.float64)
     if points.ndim != 2:
         raise ValueError(f"costs must have shape (n, m), but got shape {points.shape}")
-    optimal = ~np.isnan(points).any(axis=1)
+    optimal: npt.NDArray[np.bool_] = np.logical_not(np.isnan(points).any(axis=1))
     seen: set[bytes] = set()
     for i in np.flatnonzero(optimal):
         others = points[optimal]
