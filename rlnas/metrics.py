@@ -31,13 +31,26 @@ class Metrics:
     n_params: int = 0
     n_items: int = 0
     accuracy_ci: tuple[float, float] | None = None
-    extra: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        # Evaluators often have numpy scalars at hand; the history needs plain numbers.
+        for name, plain in (
+            ("accuracy", float),
+            ("latency_ms", float),
+            ("n_params", int),
+            ("n_items", int),
+        ):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        extra = {str(name): float(value) for name, value in self.extra.items()}
+        object.__setattr__(self, "extra", MappingProxyType(extra))
         if self.accuracy_ci is not None:
             low, high = self.accuracy_ci
             object.__setattr__(self, "accuracy_ci", (float(low), float(high)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A mapping proxy cannot be pickled, but metrics have to travel between processes.
+        return (Metrics.from_dict, (self.to_dict(),))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON (NaN latency becomes None)."""

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 from rlnas.errors import RewardError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from rlnas.metrics import Metrics
-    from rlnas.space import SearchSpace, SubnetConfig
+    from rlnas.space import ModelShape, SearchSpace, SubnetConfig
     from rlnas.trial import Trial
 
 
@@ -54,7 +55,12 @@ class RelativeReward(Protocol):
     """A reward stated relative to the full model's latency; `search` resolves it once."""
 
     def resolve(self, reference_ms: float) -> Reward:
-        """The same reward with the full model's latency filled in."""
+        """The same reward with the full model's latency filled in.
+
+        Args:
+            reference_ms: That latency in milliseconds; NaN where nothing is known. A reward that
+                needs it then raises `RewardError`, one that does not returns itself.
+        """
 
     def __call__(self, metrics: Metrics, /) -> float:
         """The reward, a finite number."""
@@ -109,6 +115,9 @@ class Problem:
         reference_ms: Latency of the full model, or None where nothing is known.
         importance: Shape ``(len(space.nvec),)``, non-negative; how much the block at each
             position matters to the full model, or None.
+
+    Raises:
+        ValueError: If `importance` has another shape, or a number that is negative or not finite.
     """
 
     space: SearchSpace
@@ -117,6 +126,16 @@ class Problem:
     target_ms: float | None = None
     reference_ms: float | None = None
     importance: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.importance is None:
+            return
+        importance, n_positions = np.asarray(self.importance, dtype=np.float64), len(self.space.nvec)
+        if importance.shape != (n_positions,):
+            raise ValueError(f"importance must have shape ({n_positions},), but got {importance.shape}")
+        if not np.all(np.isfinite(importance) & (importance >= 0)):
+            raise ValueError(f"importance must be finite and not negative, but got {importance}")
+        object.__setattr__(self, "importance", importance)
 
     def reward_for(self, target_ms: float) -> Reward:
         """The reward for another target.
@@ -146,3 +165,25 @@ class Controller(Protocol):
             budget: Number of new configs that may be evaluated.
             seed: Equal seeds give equal proposals.
         """
+
+
+BlockKind = Literal["attention", "ffn"]
+"""The two kinds of block that a layer is made of."""
+
+
+class Timeable(Protocol):
+    """A model whose blocks and subnets can be run one by one, for a stopwatch.
+
+    The calls do the work of one request of the workload and do not wait for the device:
+    the clock does.
+    """
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes of the full model."""
+
+    def block_call(self, kind: BlockKind, size: int, /) -> Callable[[], object]:
+        """Runs one block alone; `size` is its heads (attention) or its units (ffn), at least 1."""
+
+    def model_call(self, config: SubnetConfig, /) -> Callable[[], object]:
+        """Runs the whole stand-alone subnet, embeddings and head included."""
