@@ -1,0 +1,8 @@
+"""The weight-sharing BERT: loading, ordering by importance, training, slicing."""
+
+from __future__ import annotations
+
+from rlnas.supernet.supernet import Supernet
+from rlnas.supernet.training import FullTrainer, SandwichTrainer, SubnetFinisher
+
+__all__ = ["FullTrainer", "SandwichTrainer", "SubnetFinisher", "Supernet"]

@@ -1,0 +1,224 @@
+"""From a Hugging Face checkpoint of any supported family to our model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from rlnas.errors import CheckpointError
+from rlnas.supernet.families import family_of, weight_names
+from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from rlnas.supernet.families import Family
+    from rlnas.task import Task
+
+POOLINGS = ("cls", "mean")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        model: Our model, holding all of its weights.
+        tokenizer: Its tokenizer.
+        fine_tuned: Whether it came with a classifier for this task's labels.
+    """
+
+    model: SubnetModel
+    tokenizer: PreTrainedTokenizerBase
+    fine_tuned: bool
+
+
+def load_checkpoint(
+    model: str | Path, task: Task, pooling: str | None, *, seed: int, trust_remote_code: bool
+) -> Checkpoint:
+    """Read a checkpoint and give it a head for the task.
+
+    Args:
+        model: A hub name or a folder.
+        task: Its labels shape the head.
+        pooling: ``"cls"`` or ``"mean"``; None takes what the checkpoint was made for.
+        seed: For the head's weights where the checkpoint brings none.
+        trust_remote_code: Whether code inside the checkpoint may run.
+
+    Raises:
+        CheckpointError: If it cannot be read or is of no supported family.
+    """
+    name = str(model)
+    config = _read_config(name, trust_remote_code)
+    family = family_of(config.model_type, name)
+    chosen = native_pooling(name) if pooling is None else pooling
+    if chosen not in POOLINGS:
+        raise CheckpointError(f"pooling must be one of {', '.join(POOLINGS)}, but got pooling={chosen!r}")
+    _check_sizes(family, config, name)
+    weights, missing = _read_weights(name, config, task)
+    tokenizer = _read_tokenizer(name, trust_remote_code)
+    ours = SubnetModelConfig(**_sizes(family, config, chosen), **_labels(task))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        result = SubnetModel(ours)
+    has_head = f"{family.head_out}.weight" not in missing and chosen == "cls"
+    _copy_weights(result, family, weights, missing, name)
+    if has_head:
+        _reorder_labels(result, config, task)
+    return Checkpoint(result.eval(), tokenizer, fine_tuned=has_head)
+
+
+def native_pooling(model: str) -> str:
+    """The pooling that a checkpoint was made for.
+
+    Sentence-transformers folders say it in ``1_Pooling/config.json``; all others classify from
+    their first token.
+    """
+    path = Path(model) / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "cls"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the pooling of the checkpoint from {path}: {error}") from error
+    is_mean = settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean"
+    return "mean" if is_mean else "cls"
+
+
+def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises a dozen kinds here; all mean "cannot read"
+        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+            raise CheckpointError(
+                f"the folder {name!r} holds no config.json; give a folder written by save_pretrained"
+            ) from error
+        if Path(name).is_dir():
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"cannot read config.json of the checkpoint {name!r}: {reason}"
+            ) from error
+        raise CheckpointError(
+            f"no checkpoint {name!r}: it is not a folder here, and the hub has no such model "
+            "or cannot be reached; give a folder with config.json and model.safetensors"
+        ) from error
+
+
+def _check_sizes(family: Family, config: PretrainedConfig, name: str) -> None:
+    hidden, heads = family.size(config, "hidden_size"), family.size(config, "num_attention_heads")
+    if hidden % heads:
+        raise CheckpointError(
+            f"the checkpoint {name!r} has hidden_size={hidden}, which does not divide into "
+            f"num_attention_heads={heads} equal heads"
+        )
+    positions = getattr(config, "position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise CheckpointError(
+            f"the checkpoint {name!r} has position_embedding_type={positions!r}; only 'absolute' is supported"
+        )
+
+
+def _read_weights(
+    name: str, config: PretrainedConfig, task: Task
+) -> tuple[dict[str, torch.Tensor], set[str]]:
+    """The checkpoint's weights, and the names that it did not hold (or not in the right shape)."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()  # a new head is normal here and reported by us
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            num_labels=task.num_labels,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"cannot read the weights of the checkpoint {name!r}: {reason}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+    missing = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
+    return dict(model.state_dict()), missing
+
+
+def _read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"cannot read the tokenizer of the checkpoint {name!r}: {reason}") from error
+
+
+def _sizes(family: Family, config: PretrainedConfig, pooling: str) -> dict[str, Any]:
+    hidden, heads = family.size(config, "hidden_size"), family.size(config, "num_attention_heads")
+    num_layers = family.size(config, "num_hidden_layers")
+    epsilon = family.layer_norm_eps
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": hidden,
+        "embedding_size": getattr(config, "embedding_size", hidden),
+        "head_size": hidden // heads,
+        "kept_heads": [heads] * num_layers,
+        "kept_units": [family.size(config, "intermediate_size")] * num_layers,
+        "hidden_act": family.size(config, "hidden_act"),
+        "pooling": pooling,
+        # A dense layer made for the first token means nothing for an average of tokens.
+        "head_act": family.head_act if pooling == "cls" else None,
+        "position_padding": config.pad_token_id if family.position_padding else None,
+        "max_position_embeddings": config.max_position_embeddings,
+        "type_vocab_size": config.type_vocab_size if family.has_token_types else 0,
+        "layer_norm_eps": config.layer_norm_eps if epsilon is None else epsilon,
+        "hidden_dropout_prob": family.size(config, "hidden_dropout_prob"),
+        "attention_probs_dropout_prob": family.size(config, "attention_probs_dropout_prob"),
+        "pad_token_id": config.pad_token_id,
+    }
+
+
+def _labels(task: Task) -> dict[str, Any]:
+    if task.is_regression:
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "id2label": dict(enumerate(task.label_names)),
+        "label2id": {label: index for index, label in enumerate(task.label_names)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _copy_weights(
+    model: SubnetModel, family: Family, weights: dict[str, torch.Tensor], missing: set[str], name: str
+) -> None:
+    """Fill our model; only the head may be missing in the checkpoint."""
+    own = dict(model.named_parameters())
+    has_project = "embeddings.project.weight" in own
+    for ours, theirs in weight_names(family, len(model.layers), has_project=has_project):
+        if ours not in own:
+            continue
+        if theirs in missing:
+            if ours.startswith("head."):
+                continue
+            raise CheckpointError(
+                f"the checkpoint {name!r} lacks the weight {theirs!r}, so it is incomplete"
+            )
+        if own[ours].shape != weights[theirs].shape:
+            continue  # the head of another number of labels, already counted as missing
+        own[ours].data.copy_(weights[theirs])
+
+
+def _reorder_labels(model: SubnetModel, config: PretrainedConfig, task: Task) -> None:
+    """Put the outputs of a fine-tuned head into the task's order of labels, matched by name."""
+    theirs = [str(config.id2label[index]) for index in range(len(config.id2label))]
+    if sorted(theirs) != sorted(task.label_names):
+        return
+    order = [theirs.index(label) for label in task.label_names]
+    model.head.out.weight.data = model.head.out.weight.data[order]
+    model.head.out.bias.data = model.head.out.bias.data[order]

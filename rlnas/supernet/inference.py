@@ -1,0 +1,51 @@
+"""Predictions of stand-alone models: ours, or any sequence classifier of transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from rlnas.supernet.encoding import sorted_batches
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from rlnas.supernet.encoding import EncodedSplit
+
+
+def to_predictions(logits: Tensor) -> npt.NDArray[np.generic]:
+    """Class indices of shape ``(n,)``, or values where there is one output."""
+    if logits.shape[1] == 1:
+        return logits[:, 0].float().cpu().numpy()
+    return logits.argmax(dim=1).cpu().numpy()
+
+
+def predict(model: PreTrainedModel, encoded: EncodedSplit, batch_size: int = 32) -> npt.NDArray[np.generic]:
+    """Predictions for all items of a split, in the split's order.
+
+    Args:
+        model: In evaluation mode; called with ``input_ids``, ``attention_mask`` and, where the
+            tokenizer made them, ``token_type_ids``.
+        encoded: Tokens of the items.
+        batch_size: Items per forward pass.
+
+    Returns:
+        Shape ``(n,)``: class indices, or values where the model has one output.
+    """
+    predictions: npt.NDArray[np.generic] | None = None
+    for batch in sorted_batches(encoded, batch_size, model.device):
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None:
+            inputs["token_type_ids"] = batch.token_type_ids
+        with torch.inference_mode():
+            part = to_predictions(model(**inputs).logits)
+        if predictions is None:
+            predictions = np.empty(len(encoded), dtype=part.dtype)
+        predictions[batch.indices] = part
+    if predictions is None:
+        raise ValueError("predict needs at least one item, but the split is empty")
+    return predictions

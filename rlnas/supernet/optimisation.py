@@ -1,0 +1,227 @@
+"""The optimiser loop that every kind of training shares: warm-up, clipping, bar, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from rlnas.errors import RunFolderError, TrainingError
+from rlnas.supernet.encoding import collate, shuffled_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rlnas.supernet.encoding import Batch, EncodedSplit
+
+
+@dataclass(frozen=True, slots=True)
+class Optimisation:
+    """Settings of AdamW and its schedule: linear warm-up, then linear decay to zero.
+
+    Attributes:
+        epochs: Passes over the training items, at least 0.
+        batch_size: Items per step.
+        learning_rate: Peak rate of the encoder.
+        head_learning_rate: Peak rate of the classifier, which may start from random weights.
+        weight_decay: Of all matrices; biases and LayerNorms have none.
+        warmup_share: Part of the steps during which the rate rises, in [0, 1].
+        max_grad_norm: Gradients are scaled down to this norm.
+        freeze_embeddings: Whether the embeddings stay as they are (cheaper by about a third on
+            small models).
+        precision: ``"auto"`` takes bfloat16 where the device gains from it; or ``"float32"``,
+            ``"bfloat16"``.
+        checkpoint_seconds: Time between two checkpoints, where a path for them is given.
+        seed: Of the order of items and of dropout.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    max_grad_norm: float = 1.0
+    freeze_embeddings: bool = False
+    precision: str = "auto"
+    checkpoint_seconds: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"epochs must be at least 0, but got epochs={self.epochs}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but got batch_size={self.batch_size}")
+        if not 0 <= self.warmup_share <= 1:
+            raise ValueError(f"warmup_share must be in [0, 1], but got warmup_share={self.warmup_share}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(
+                f"precision must be auto, float32 or bfloat16, but got precision={self.precision!r}"
+            )
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Share of the peak learning rate at a step, in [0, 1]."""
+        warmup = max(1, round(self.warmup_share * n_steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        return max(0.0, (n_steps - step) / max(1, n_steps - warmup))
+
+
+def gains_from_bfloat16(device: torch.device, *, training: bool) -> bool:
+    """Whether bfloat16 is computed faster than float32 by the device's own units.
+
+    On a CPU, training by autocast gains from tile units (AMX) alone; inference with bfloat16 weights
+    gains from vector instructions (AVX512-BF16) too.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return not training and torch.cpu._is_avx512_bf16_supported()
+
+
+def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 where asked for, or where the device gains from it."""
+    if precision == "bfloat16" or (precision == "auto" and gains_from_bfloat16(device, training=True)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def optimise(
+    model: nn.Module,
+    encoded: EncodedSplit,
+    settings: Optimisation,
+    backward: Callable[[Batch, int], float],
+    *,
+    label: str,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Train the weights of a model.
+
+    Interrupted and started again with the same `checkpoint`, it ends with the same weights as an
+    unbroken training: what is random depends on the seed and the step alone.
+
+    Args:
+        model: Its parameters are changed.
+        encoded: Training items.
+        settings: Of the optimiser.
+        backward: Called with a batch and the step; runs forward and backward passes and returns
+            the loss to show.
+        label: Name on the progress bar.
+        checkpoint: File to save to and go on from, removed at the end; None for none.
+        progress: Whether to show a bar.
+
+    Raises:
+        TrainingError: If the loss is not a finite number.
+        RunFolderError: If the checkpoint cannot be written or read.
+    """
+    n_batches = math.ceil(len(encoded) / settings.batch_size)
+    n_steps = n_batches * settings.epochs
+    trained = _trained_parameters(model, freeze_embeddings=settings.freeze_embeddings)
+    optimiser = _adamw(trained, settings)
+    start = 0 if checkpoint is None else _restore(checkpoint, model, optimiser)
+    device = next(model.parameters()).device
+    model.train()
+    last_save = time.monotonic()
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=n_steps, initial=start, desc=label, disable=not progress) as bar,
+    ):
+        for step, indices in _steps(encoded, settings, n_batches, start):
+            torch.manual_seed(hash((settings.seed, step)))
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * settings.rate(step, n_steps)
+            optimiser.zero_grad(set_to_none=True)
+            with precision_context(settings.precision, device):
+                loss = backward(collate(encoded, indices, device), step)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} at step {step} of {label!r}; lower the learning rate "
+                    f"(learning_rate={settings.learning_rate}) or check the labels"
+                )
+            nn.utils.clip_grad_norm_([p for _, p in trained], settings.max_grad_norm)
+            optimiser.step()
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            bar.update()
+            if checkpoint is not None and time.monotonic() - last_save > settings.checkpoint_seconds:
+                _save(checkpoint, model, optimiser, step + 1)
+                last_save = time.monotonic()
+    model.eval()
+    for parameter in model.parameters():
+        parameter.grad = None
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+
+
+def _steps(
+    encoded: EncodedSplit, settings: Optimisation, n_batches: int, start: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    for epoch in range(start // n_batches, settings.epochs):
+        rng = np.random.default_rng([settings.seed, epoch])
+        for index, indices in enumerate(shuffled_batches(encoded, settings.batch_size, rng)):
+            step = epoch * n_batches + index
+            if step >= start:
+                yield step, indices
+
+
+def _trained_parameters(model: nn.Module, *, freeze_embeddings: bool) -> list[tuple[str, nn.Parameter]]:
+    return [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if not (freeze_embeddings and name.startswith("embeddings."))
+    ]
+
+
+def _adamw(trained: list[tuple[str, nn.Parameter]], settings: Optimisation) -> torch.optim.AdamW:
+    groups = []
+    for is_head, peak in ((False, settings.learning_rate), (True, settings.head_learning_rate)):
+        for is_matrix, decay in ((True, settings.weight_decay), (False, 0.0)):
+            members = [
+                parameter
+                for name, parameter in trained
+                if name.startswith("head.") == is_head and (parameter.ndim > 1) == is_matrix
+            ]
+            groups.append({"params": members, "weight_decay": decay, "peak": peak, "lr": peak})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+    state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise RunFolderError(f"cannot write the training checkpoint {str(path)!r}: {error}") from error
+
+
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Load a checkpoint; the step to go on with, 0 where there is none."""
+    if not path.is_file():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"])
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunFolderError(
+            f"the training checkpoint {str(path)!r} is damaged; delete it to train from the start: {reason}"
+        ) from error

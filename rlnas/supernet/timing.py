@@ -1,0 +1,84 @@
+"""Calls that a stopwatch can time: whole subnets and single blocks, on one workload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlnas.space import LayerConfig, SubnetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from rlnas.space import ModelShape
+    from rlnas.supernet.supernet import Supernet
+    from rlnas.workload import Workload
+
+
+def example_inputs(vocab_size: int, workload: Workload, device: str) -> dict[str, Tensor]:
+    """A request of the workload's shape: random tokens (always the same) without padding."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (workload.batch_size, workload.seq_len)
+    # Low token numbers are special ones in every family; RoBERTa counts positions by its padding.
+    input_ids = torch.randint(min(1000, vocab_size // 2), vocab_size, shape, generator=generator)
+    return {"input_ids": input_ids.to(device), "attention_mask": torch.ones_like(input_ids).to(device)}
+
+
+def inference_call(module: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], object]:
+    """A call that runs a module on inputs without gradients; it does not synchronise."""
+
+    def call() -> object:
+        with torch.inference_mode():
+            return module(**inputs)
+
+    return call
+
+
+class TimedModel:
+    """A supernet on a workload, as calibration sees it.
+
+    Every call runs stand-alone, contiguous weights in the workload's number format, as the
+    deployed model will.
+    """
+
+    def __init__(self, supernet: Supernet, workload: Workload, device: str = "cpu") -> None:
+        self._supernet = supernet
+        self._workload = workload
+        self._device = device
+        self._dtype: torch.dtype = getattr(torch, workload.dtype)
+        self._inputs = example_inputs(supernet.model.config.vocab_size, workload, device)
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes of the full model."""
+        return self._supernet.shape
+
+    def model_call(self, config: SubnetConfig) -> Callable[[], object]:
+        """One forward pass of a subnet."""
+        model = self._supernet.extract(config).to(device=self._device, dtype=self._dtype)
+        return inference_call(model, self._inputs)
+
+    def block_call(self, kind: str, size: int) -> Callable[[], object]:
+        """One attention or FFN block of the first layer.
+
+        Args:
+            kind: ``"attention"`` or ``"ffn"``.
+            size: Heads or units kept, at least 1.
+
+        Raises:
+            ValueError: If the kind is another.
+        """
+        if kind not in ("attention", "ffn"):
+            raise ValueError(f"kind must be 'attention' or 'ffn', but got kind={kind!r}")
+        first = LayerConfig(size, 0) if kind == "attention" else LayerConfig(0, size)
+        rest = (LayerConfig(0, 0),) * (self.shape.num_hidden_layers - 1)
+        model = self._supernet.extract(SubnetConfig((first, *rest)))
+        layer = model.layers[0].to(device=self._device, dtype=self._dtype)
+        with torch.inference_mode():
+            embeddings = model.embeddings.to(device=self._device, dtype=self._dtype)
+            hidden = embeddings(self._inputs["input_ids"])
+        mask = model.attention_mask(self._inputs["attention_mask"])
+        return inference_call(layer, {"hidden": hidden, "mask": mask})

@@ -1,0 +1,255 @@
+"""Training of the shared weights and of single models.
+
+References:
+    J. Yu, T. Huang. Universally slimmable networks and improved training techniques. ICCV 2019
+    (sandwich rule, in-place distillation).
+    L. Hou et al. DynaBERT: dynamic BERT with adaptive width and depth. NeurIPS 2020 (order by
+    importance, then share).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
+from rlnas.supernet.importance import estimate_importance, order_by_importance, task_loss
+from rlnas.supernet.optimisation import Optimisation, optimise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlnas.space import SearchSpace
+    from rlnas.supernet.encoding import Batch
+    from rlnas.supernet.modeling_subnet import SubnetModel
+    from rlnas.supernet.supernet import Supernet
+    from rlnas.task import Split, Task
+
+
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far a student's logits are from a teacher's.
+
+    Kullback-Leibler divergence of the class probabilities; for one output (regression) the squared
+    error, as a divergence over a single logit is always zero.
+
+    Args:
+        student: Shape ``(batch, num_labels)``.
+        teacher: As `student`; no gradient flows into it.
+    """
+    goal = teacher.detach().float()
+    if student.shape[1] == 1:
+        return F.mse_loss(student.float(), goal)
+    return F.kl_div(
+        F.log_softmax(student.float(), dim=1),
+        F.log_softmax(goal, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FullTrainer:
+    """Plain fine-tuning of the full model.
+
+    Attributes:
+        optimisation: Settings of the optimiser.
+    """
+
+    optimisation: Optimisation = field(default_factory=Optimisation)
+
+    def train(
+        self, supernet: Supernet, task: Task, *, checkpoint: Path | None = None, progress: bool = True
+    ) -> None:
+        """Fine-tune all weights on the task's training items.
+
+        Raises:
+            TrainingError: If the loss is not a finite number.
+        """
+
+        def backward(batch: Batch, _step: int) -> float:
+            logits = supernet.model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
+            loss = task_loss(logits, batch.labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.item()
+
+        optimise(
+            supernet.model,
+            supernet.encode(task.train),
+            self.optimisation,
+            backward,
+            label="fine-tune the full model",
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        if self.optimisation.epochs > 0:
+            supernet.fine_tuned = True
+
+
+@dataclass(frozen=True, slots=True)
+class SandwichTrainer:
+    """Training of the shared weights: largest, narrowest and random subnets in every step.
+
+    The largest subnet learns the labels; the others learn the largest one's answers. Random subnets
+    are drawn evenly over sizes, dropped blocks and layers included, because a supernet that never
+    saw a missing layer answers at chance without it.
+
+    Attributes:
+        epochs: Passes over the training items.
+        full_epochs: Passes of the full model alone before the weights are shared, for checkpoints that
+            are not fine-tuned on the task.
+        num_random: Random subnets per step.
+        importance_items: Training items behind the order of heads and units.
+        space: Where random subnets come from; by default `LayerwiseSpace.for_model`.
+        optimisation: Settings of the optimiser; `epochs` above overrides its own.
+    """
+
+    epochs: int = 3
+    full_epochs: int = 1
+    num_random: int = 1
+    importance_items: int = 512
+    space: SearchSpace | None = None
+    optimisation: Optimisation = field(default_factory=Optimisation)
+
+    def train(
+        self, supernet: Supernet, task: Task, *, checkpoint: Path | None = None, progress: bool = True
+    ) -> None:
+        """Fine-tune if need be, order heads and units by importance, share the weights.
+
+        Args:
+            supernet: Its weights are changed.
+            task: Only its training part is used.
+            checkpoint: File prefix to save to and go on from; None for none.
+            progress: Whether to show bars.
+
+        Raises:
+            CheckpointError: If the head is untrained and `full_epochs` is 0.
+            TrainingError: If the loss is not a finite number.
+        """
+        if not supernet.fine_tuned and self.full_epochs > 0:
+            full = FullTrainer(replace(self.optimisation, epochs=self.full_epochs))
+            full.train(supernet, task, checkpoint=_suffixed(checkpoint, "full"), progress=progress)
+        prepare(supernet, task.train, self.importance_items, self.optimisation.seed)
+        self.share(supernet, task.train, checkpoint=_suffixed(checkpoint, "shared"), progress=progress)
+
+    def share(
+        self, supernet: Supernet, split: Split, *, checkpoint: Path | None = None, progress: bool = True
+    ) -> None:
+        """The sandwich rule alone, on a supernet whose heads and units are in order."""
+        space = LayerwiseSpace.for_model(supernet.shape) if self.space is None else self.space
+        largest, narrowest = space.largest(), narrowest_subnet(space)
+
+        def backward(batch: Batch, step: int) -> float:
+            rng = np.random.default_rng([self.optimisation.seed, step])
+            teacher = supernet.forward(largest, batch)
+            loss = task_loss(teacher, batch.labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for config in (narrowest, *(sample_by_size(space, rng) for _ in range(self.num_random))):
+                student = supernet.forward(config, batch)
+                distillation_loss(student, teacher).backward()  # type: ignore[no-untyped-call]
+            return loss.item()
+
+        optimise(
+            supernet.model,
+            supernet.encode(split),
+            replace(self.optimisation, epochs=self.epochs),
+            backward,
+            label="share the weights",
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetFinisher:
+    """The last short training of a chosen subnet, taught by labels and by the full model.
+
+    Attributes:
+        optimisation: Settings of the optimiser.
+        teacher_weight: Share of the teacher's answers in the loss, in [0, 1].
+    """
+
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=1))
+    teacher_weight: float = 0.5
+
+    def finish(
+        self,
+        subnet: SubnetModel,
+        supernet: Supernet,
+        split: Split,
+        *,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Train a stand-alone subnet in place; the supernet stays as it is.
+
+        Raises:
+            TrainingError: If the loss is not a finite number.
+        """
+        full = supernet.shape.full
+
+        def backward(batch: Batch, _step: int) -> float:
+            with torch.no_grad():
+                teacher = supernet.forward(full, batch)
+            student = subnet(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
+            loss = (1 - self.teacher_weight) * task_loss(student, batch.labels)
+            loss = loss + self.teacher_weight * distillation_loss(student, teacher)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.item()
+
+        supernet.model.eval()
+        optimise(
+            subnet,
+            supernet.encode(split),
+            self.optimisation,
+            backward,
+            label="finish the subnet",
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+
+def prepare(supernet: Supernet, split: Split, n_items: int, seed: int) -> None:
+    """Estimate importance on random training items and put the best heads and units first.
+
+    Raises:
+        CheckpointError: If the classifier is untrained.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(split), size=min(n_items, len(split)), replace=False)
+    order_by_importance(supernet, estimate_importance(supernet, split.take(chosen)))
+
+
+def sample_by_size(space: SearchSpace, rng: np.random.Generator) -> SubnetConfig:
+    """A random member, spread evenly over sizes rather than crowded around the middle.
+
+    A level in [0, 1] is drawn first; every position then draws its option around that level.
+    """
+    level = rng.uniform()
+    return space.decode([int(rng.binomial(n - 1, level)) for n in space.nvec])
+
+
+def narrowest_subnet(space: SearchSpace) -> SubnetConfig:
+    """The smallest member that drops nothing, as far as the space lets it.
+
+    The sandwich rule wants a small subnet with gradients for every layer; one without blocks would
+    train the embeddings alone.
+    """
+    config = space.smallest()
+    second = space.decode([min(1, n - 1) for n in space.nvec])
+    layers = [
+        LayerConfig(
+            a.num_attention_heads or b.num_attention_heads, a.intermediate_size or b.intermediate_size
+        )
+        for a, b in zip(config.layers, second.layers, strict=True)
+    ]
+    narrowest = SubnetConfig(tuple(layers), config.precision)
+    return narrowest if narrowest in space else config
+
+
+def _suffixed(path: Path | None, suffix: str) -> Path | None:
+    return None if path is None else path.with_name(f"{path.name}-{suffix}.pt")
