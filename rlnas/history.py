@@ -157,7 +157,7 @@ class History:
         """
         if self._read_only:
             raise HistoryError(
-                f"the history at {self._file} was opened with History.read; use History.open"
+                f"the history at {self._file} is read only or closed; use History.open"
             )
         known = {trial.config for trial in self._trials}
         for expected, trial in enumerate(trials, start=len(self._trials)):
