@@ -216,16 +216,17 @@ def check_action(action: Sequence[int], nvec: tuple[int, ...]) -> tuple[int, ...
 
 
 def _ascending(name: str, options: Sequence[int], highest: int | None = None) -> tuple[int, ...]:
-    values = tuple(int(option) for option in options)
+    values = tuple(options)
     if not values:
         raise InvalidSpaceError(f"{name} needs at least one option, but got none")
-    if values[0] < 0 or any(a >= b for a, b in pairwise(values)):
+    is_integral = all(isinstance(option, int | np.integer) for option in values)
+    if not is_integral or values[0] < 0 or any(a >= b for a, b in pairwise(values)):
         raise InvalidSpaceError(
             f"{name} must be ascending integers of at least 0 without repeats, but got {values}"
         )
     if highest is not None and values[-1] > highest:
         raise InvalidSpaceError(f"{name} may go up to {highest} for this model, but got {values[-1]}")
-    return values
+    return tuple(int(option) for option in values)
 
 
 def quarters(full: int) -> tuple[int, ...]:
@@ -427,9 +428,7 @@ class UniformSpace:
 
     def kept_layers(self, depth: int) -> tuple[int, ...]:
         """Indices of the layers kept at a depth: evenly spread, always with the last one."""
-        return tuple(
-            -(-self.num_layers * (step + 1) // depth) - 1 for step in range(depth)
-        )
+        return tuple(-(-self.num_layers * (step + 1) // depth) - 1 for step in range(depth))
 
     def decode(self, action: Sequence[int]) -> SubnetConfig:
         """The config of an action.
