@@ -8,8 +8,8 @@ import tempfile
 
 from hypothesis import settings
 
-# The libraries read these once, when they are first imported. One thread: two test processes share two cores,
-# and OpenMP's spinning threads make small models slower by an order of magnitude on a busy machine.
+# The libraries read these once, when first imported. One thread: two test processes share two cores, and
+# OpenMP's spinning threads make small models slower by an order of magnitude on a busy machine.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -18,8 +18,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 _offline = os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", _offline)
 
-# A cache per test process: nothing comes from, or stays in, the home folder of the person who runs the tests,
-# and two processes never write the same cached model code.
+# A cache per test process: nothing comes from, or stays in, the home folder of whoever runs the tests, and two
+# processes never write the same cached model code.
 _cache = tempfile.mkdtemp(prefix="rlnas-tests-")
 for _name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE"):
     os.environ.pop(_name, None)
