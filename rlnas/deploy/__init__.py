@@ -1,0 +1,8 @@
+"""From a subnet to a model that others can use: writing it down, and measuring it once more."""
+
+from __future__ import annotations
+
+from rlnas.deploy.certify import Certificate, Measured, certify
+from rlnas.deploy.export import export
+
+__all__ = ["Certificate", "Measured", "certify", "export"]
