@@ -18,8 +18,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 _offline = os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", _offline)
 
-# A cache per test process: nothing comes from, or stays in, the home folder of whoever runs the tests, and two
-# processes never write the same cached model code.
+# A cache per test process: nothing comes from, or stays in, the home folder of whoever runs the tests, and
+# no two processes write the same cached model code.
 _cache = tempfile.mkdtemp(prefix="rlnas-tests-")
 for _name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE"):
     os.environ.pop(_name, None)
