@@ -156,9 +156,7 @@ class History:
             RunFolderError: If the file cannot be written, e.g. because the disk is full.
         """
         if self._read_only:
-            raise HistoryError(
-                f"the history at {self._file} is read only or closed; use History.open"
-            )
+            raise HistoryError(f"the history at {self._file} is read only or closed; use History.open")
         known = {trial.config for trial in self._trials}
         for expected, trial in enumerate(trials, start=len(self._trials)):
             if trial.number != expected:
@@ -255,15 +253,12 @@ def _lock(file: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(lock_file, isolation_level=None, timeout=0.0)
         try:
             connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             connection.close()
             if _code(error) == sqlite3.SQLITE_BUSY:
                 raise HistoryError(
                     f"another process is writing to {file}; wait for it to end or take another run folder"
                 ) from error
-            raise
-        except BaseException:
-            connection.close()
             raise
     return connection
 

@@ -210,6 +210,23 @@ def test_a_full_disk_is_named_and_leaves_the_last_batch_intact(tmp_path):
     assert History.read(tmp_path).trials == (make_trial(0),)
 
 
+def test_a_batch_that_fails_half_way_is_not_stored_and_the_next_one_is(tmp_path):
+    with History.open(tmp_path, SETTINGS, resume=False) as history:
+        with pytest.raises(HistoryError, match=r"NOT NULL constraint failed: trials\.reward"):
+            history.append([make_trial(0), make_trial(1, reward=math.nan)])
+        assert history.trials == History.read(tmp_path).trials == ()
+        history.append([make_trial(0)])
+    assert len(History.read(tmp_path).trials) == 1
+
+
+def test_a_lock_that_is_no_lock_is_named(tmp_path):
+    (tmp_path / "history.lock").write_text("this is no database, but a text of some length" * 99)
+    with pytest.raises(
+        HistoryError, match=r"history\.lock is not a sound history \(file is not a database\)"
+    ):
+        History.open(tmp_path, SETTINGS, resume=False)
+
+
 def test_numbers_have_to_follow(tmp_path):
     with (
         History.open(tmp_path, SETTINGS, resume=False) as history,
