@@ -48,6 +48,10 @@ class TrainingError(RLNASError, RuntimeError):
     """A training that cannot go on, e.g. because its loss is not a number."""
 
 
+class DeviceError(RLNASError, RuntimeError):
+    """A device that is not there, or a clock that cannot be trusted."""
+
+
 class LatencyLookupError(RLNASError, LookupError):
     """A latency that the table does not hold."""
 

@@ -1,0 +1,253 @@
+"""From the sum of block times to the time of a whole model, and how wrong that is.
+
+Blocks timed alone add up to less than a model takes: their weights stay in the cache, and
+nothing stands between them. A few end-to-end timings correct the sum. Several forms are
+tried; cross-validation says which one holds for models that were not timed.
+
+All fits minimise *relative* squared errors, so that a small model counts as much as a
+large one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from rlnas.space import ModelShape, SubnetConfig
+    from rlnas.workload import Workload
+
+    FloatArray = npt.NDArray[np.float64]
+    Fit = Callable[[FloatArray, FloatArray], Callable[[FloatArray], FloatArray]]
+
+FORMS = ("none", "scale", "scale_offset", "per_kind")
+"""Forms of the correction, from the simplest to the richest."""
+
+_N_PARAMETERS = {"none": 0, "scale": 1, "scale_offset": 2, "per_kind": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Time of a model from its parts.
+
+    ``offset_ms + floor_scale * floor + attention_scale * attention + ffn_scale * ffn``,
+    where `attention` and `ffn` are sums over the blocks kept.
+
+    Attributes:
+        form: One of `FORMS`.
+        offset_ms: Added once, in milliseconds; may be negative.
+        floor_scale: Factor on the floor, above 0.
+        attention_scale: Factor on attention blocks, above 0.
+        ffn_scale: Factor on FFN blocks, above 0.
+
+    Raises:
+        ValueError: If a field is outside its range.
+    """
+
+    form: str = "none"
+    offset_ms: float = 0.0
+    floor_scale: float = 1.0
+    attention_scale: float = 1.0
+    ffn_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, but got form={self.form!r}")
+        if not math.isfinite(self.offset_ms):
+            raise ValueError(f"offset_ms must be finite, but got offset_ms={self.offset_ms}")
+        for name in ("floor_scale", "attention_scale", "ffn_scale"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be above 0 and finite, but got {name}={value}")
+
+    def __call__(self, parts: FloatArray) -> FloatArray:
+        """Milliseconds of models.
+
+        Args:
+            parts: Shape ``(n, 3)``: floor, sum of attention blocks, sum of FFN blocks, in ms.
+
+        Returns:
+            Shape ``(n,)``.
+        """
+        scales = np.array([self.floor_scale, self.attention_scale, self.ffn_scale])
+        # One product and one sum per row, so that a row's result does not depend on the batch.
+        total: FloatArray = self.offset_ms + (parts * scales).sum(axis=1)
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutError:
+    """Relative errors on models that a prediction was not fitted on (leave-one-out).
+
+    Attributes:
+        n_held_out: Models predicted, each from a fit on the others.
+        mape: Mean absolute relative error, a fraction.
+        p95: 95 % quantile of the absolute relative errors.
+        worst: The largest of them.
+        noise: Typical relative spread of the timings themselves: no prediction can be
+            shown to be much better than this.
+        controls: `mape` of simpler predictions fitted on the same timings: ``blocks``
+            counts attention and FFN blocks, ``flops`` counts operations.
+    """
+
+    n_held_out: int
+    mape: float
+    p95: float
+    worst: float
+    noise: float
+    controls: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "controls", dict(self.controls))
+
+    def __str__(self) -> str:
+        text = (
+            f"held-out error {self.mape:.1%} (p95 {self.p95:.1%}, {self.n_held_out} models, "
+            f"repeat noise {self.noise:.1%})"
+        )
+        if self.controls:
+            text += "; controls: " + ", ".join(f"{k} {v:.1%}" for k, v in sorted(self.controls.items()))
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def fit_correction(parts: FloatArray, measured_ms: FloatArray) -> Correction:
+    """The correction that predicts held-out models best.
+
+    A richer form must be better by more than a twentieth than a simpler one, and may not
+    give a block or the floor a time of 0 or less.
+
+    Args:
+        parts: Shape ``(n, 3)``: floor, sum of attention blocks, sum of FFN blocks, in ms.
+        measured_ms: Shape ``(n,)``, end-to-end times of the same models.
+    """
+    best, least = Correction(), math.inf
+    for form in FORMS if len(measured_ms) else ():
+        correction = _fit_form(form, parts, measured_ms)
+        if correction is None:
+            continue
+        errors = _leave_one_out(partial(_fit_form_or_none, form), parts, measured_ms)
+        error = float(errors.mean())
+        if error < 0.95 * least - 1e-9:
+            best, least = correction, error
+    return best
+
+
+def held_out_error(
+    parts: FloatArray, measured_ms: FloatArray, noise: float, controls: Mapping[str, FloatArray]
+) -> HeldOutError:
+    """How well `fit_correction` predicts a model that it has not seen.
+
+    The form is chosen anew for each held-out model, so that the choice is judged too.
+
+    Args:
+        parts: Shape ``(n, 3)``, see `fit_correction`; n at least 1.
+        measured_ms: Shape ``(n,)``.
+        noise: Typical relative spread of `measured_ms`.
+        controls: By name, one number per model, shape ``(n,)``; each is fitted as
+            a straight line. Left out where there are fewer than 4 models.
+    """
+    errors = _leave_one_out(fit_correction, parts, measured_ms)
+    by_control = {
+        name: float(_leave_one_out(_fit_line, values[:, None], measured_ms).mean())
+        for name, values in controls.items()
+        if len(measured_ms) >= 4
+    }
+    return HeldOutError(
+        n_held_out=len(errors),
+        mape=float(errors.mean()),
+        p95=float(np.quantile(errors, 0.95)),
+        worst=float(errors.max()),
+        noise=noise,
+        controls=by_control,
+    )
+
+
+def count_blocks(config: SubnetConfig) -> int:
+    """Attention and FFN blocks that are kept."""
+    return sum((layer.num_attention_heads > 0) + (layer.intermediate_size > 0) for layer in config.layers)
+
+
+def count_flops(config: SubnetConfig, shape: ModelShape, workload: Workload) -> int:
+    """Floating-point operations of the kept blocks' matrix products, two per multiply-add.
+
+    Embeddings and head are left out: they are alike in all subnets.
+    """
+    head_size = shape.hidden_size // shape.num_attention_heads
+    total = 0
+    for layer in config.layers:
+        width = layer.num_attention_heads * head_size
+        total += 4 * 2 * shape.hidden_size * width  # queries, keys, values and output
+        total += 2 * 2 * workload.seq_len * width  # scores and their product with the values
+        total += 2 * 2 * shape.hidden_size * layer.intermediate_size
+    return total * workload.seq_len * workload.batch_size
+
+
+def _fit_form(form: str, parts: FloatArray, measured_ms: FloatArray) -> Correction | None:
+    """The form's best fit, or None if there are too few models or it gives an impossible one."""
+    if form == "none":
+        return Correction()
+    if len(measured_ms) < _N_PARAMETERS[form] + 2:
+        return None
+    sums = parts.sum(axis=1)
+    ones = np.ones_like(sums)
+    if form == "scale":
+        (scale,) = _relative_least_squares(np.stack([sums], axis=1), measured_ms)
+        values = (0.0, scale, scale, scale)
+    elif form == "scale_offset":
+        offset, scale = _relative_least_squares(np.stack([ones, sums], axis=1), measured_ms)
+        values = (offset, scale, scale, scale)
+    else:
+        # The floor is the same in all models: its factor cannot be told from the offset.
+        columns = np.stack([ones, parts[:, 1], parts[:, 2]], axis=1)
+        constant, attention, ffn = _relative_least_squares(columns, measured_ms)
+        values = (constant - float(parts[0, 0]), 1.0, attention, ffn)
+    offset, *scales = (float(value) for value in values)
+    floor_ms = offset + scales[0] * float(parts[:, 0].min())
+    if floor_ms <= 0 or min(scales) <= 0:
+        return None
+    return Correction(form, offset, *scales)
+
+
+def _fit_form_or_none(form: str, parts: FloatArray, measured_ms: FloatArray) -> Correction:
+    return _fit_form(form, parts, measured_ms) or Correction()
+
+
+def _fit_line(features: FloatArray, measured_ms: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    columns = np.column_stack([np.ones(len(features)), features])
+    weights = _relative_least_squares(columns, measured_ms)
+    return lambda rows: np.column_stack([np.ones(len(rows)), rows]) @ weights
+
+
+def _relative_least_squares(columns: FloatArray, measured_ms: FloatArray) -> FloatArray:
+    # Columns are brought to one size first: operations run to 1e9, the constant is 1.
+    sizes = np.abs(columns).max(axis=0)
+    sizes[sizes == 0] = 1.0
+    weighted = columns / sizes / measured_ms[:, None]
+    solution: FloatArray = np.linalg.lstsq(weighted, np.ones(len(measured_ms)), rcond=None)[0] / sizes
+    return solution
+
+
+def _leave_one_out(fit: Fit, features: FloatArray, measured_ms: FloatArray) -> FloatArray:
+    """Absolute relative error of each model, predicted from a fit on the others."""
+    errors = np.empty(len(measured_ms))
+    for i in range(len(measured_ms)):
+        others = np.arange(len(measured_ms)) != i
+        predict = fit(features[others], measured_ms[others])
+        errors[i] = abs(predict(features[i : i + 1])[0] / measured_ms[i] - 1)
+    return errors
