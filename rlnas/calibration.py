@@ -36,7 +36,7 @@ def calibrate(
     *,
     n_models: int = 13,
     n_rounds: int = 25,
-    max_seconds: float = 15.0,
+    max_seconds: float = 20.0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:

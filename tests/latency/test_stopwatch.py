@@ -182,6 +182,13 @@ def test_rounds_stop_when_the_time_is_over():
     assert timing.n_samples == 20
 
 
+def test_rounds_stop_when_the_wall_clock_is_ahead_of_the_counted_time(monkeypatch):
+    clock, seconds = FakeClock(), itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+    (timing,) = measure([clock.call(5.0)], clock, n_rounds=1_000, max_seconds=12.0)
+    assert timing.n_samples == 12
+
+
 def test_some_rounds_are_run_even_without_time():
     clock = FakeClock()
     (timing,) = measure([clock.call(100.0)], clock, n_rounds=1_000, max_seconds=0.0)
