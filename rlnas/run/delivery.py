@@ -1,0 +1,194 @@
+"""From a finished search to a certified model, a summary and a report."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlnas.deploy import certify, export
+from rlnas.pareto import is_pareto_optimal
+from rlnas.report import write_report
+from rlnas.run.choice import choose, finalists, measure_trials
+from rlnas.run.folder import write_folder, write_json
+from rlnas.run.training import finish_subnet, train_baseline
+from rlnas.scores import score_interval
+from rlnas.supernet.timing import TimedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlnas.deploy import Certificate
+    from rlnas.evaluation import SupernetEvaluator
+    from rlnas.history import Result
+    from rlnas.run.choice import MeasuredTrial
+    from rlnas.run.folder import RunFolder
+    from rlnas.run.inputs import Inputs
+    from rlnas.run.job import Job
+
+logger = logging.getLogger(__name__)
+
+VERSIONED = ("rlnas", "torch", "transformers", "stable-baselines3", "gymnasium", "datasets", "numpy")
+CERTIFIED = (
+    "full",
+    "best",
+    "latency_ratio",
+    "latency_ratio_ci",
+    "target_ratio",
+    "target_met",
+    "loss_points",
+    "loss_ci",
+    "note",
+)
+LAST_EPISODES = 64
+
+
+def deliver(
+    job: Job,
+    inputs: Inputs,
+    evaluator: SupernetEvaluator,
+    result: Result,
+    folder: RunFolder,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Measure the finalists, finish and certify the chosen one, write summary and report.
+
+    Returns:
+        The summary, as in ``summary.json``.
+    """
+    with folder.phase("measure"):
+        measured = _measure(job, inputs, result)
+        chosen = choose(measured, inputs.target_ratio)
+    config = chosen.trial.config
+    logger.info("chosen: %s, measured at %.3f of the full model's latency", config, chosen.ratio)
+    with folder.phase("finish"):
+        subnet = finish_subnet(job, inputs.supernet, config, inputs.task, folder, progress=progress)
+        write_folder(folder.best, lambda path: export(inputs.supernet, config, path, weights=subnet))
+    with folder.phase("baseline"):
+        if not folder.full.is_dir():
+            baseline = train_baseline(job, inputs.task, folder, progress=progress)
+            write_folder(folder.full, lambda path: export(baseline, baseline.shape.full, path))
+    with folder.phase("certify"):
+        certificate = certify(
+            folder.best,
+            baseline=folder.full,
+            task=inputs.task,
+            workload=job.workload,
+            device=job.device,
+            target_ratio=inputs.target_ratio,
+        )
+    summary = _summary(job, inputs, result, certificate, folder)
+    summary["best"] |= _search_view(chosen)
+    summary["pareto"] = _front(measured, evaluator, inputs)
+    write_json(folder.best / "certificate.json", certificate.to_dict())
+    write_json(folder.summary, summary)
+    write_report(folder.path)
+    return summary
+
+
+def _measure(job: Job, inputs: Inputs, result: Result) -> list[MeasuredTrial]:
+    timed = TimedModel(inputs.supernet, job.workload, job.device)
+    return measure_trials(timed, inputs.supernet, finalists(result), job.device)
+
+
+def _summary(
+    job: Job, inputs: Inputs, result: Result, certificate: Certificate, folder: RunFolder
+) -> dict[str, Any]:
+    """Everything but what is known of single subnets; `docs/metrics.md` defines each number."""
+    task, certified = inputs.task, certificate.to_dict()
+    seconds = folder.seconds()
+    return {
+        "rlnas_version": _version("rlnas"),
+        "model": _display_name(job.model),
+        "task": {
+            "name": task.name,
+            "metric": task.metric,
+            "n_train": len(task.train),
+            "n_search": len(task.search),
+            "n_final": len(task.final),
+            "final_split": task.final.name,
+        },
+        "device": certified["device"],
+        "workload": certified["workload"],
+        "versions": {name: _version(name) for name in VERSIONED},
+        "controller": str(job.controller),
+        "reward": job.settings()["reward"],
+        "budget": job.budget,
+        "seed": job.seed,
+        "n_trials": len(result.trials),
+        "stop_reason": result.stop_reason,
+        "target_ms": None if inputs.target_ratio is None else inputs.target_ratio * _full_ms(inputs),
+        **{name: certified[name] for name in CERTIFIED},
+        "latency_model": _latency_model(inputs),
+        "last64_mean_reward": float(np.mean(result.episode_rewards[-LAST_EPISODES:])),
+        "item_passes": job.schedule.total_epochs,
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+    }
+
+
+def _full_ms(inputs: Inputs) -> float:
+    return float(inputs.latency([inputs.space.largest()])[0])
+
+
+def _latency_model(inputs: Inputs) -> dict[str, Any]:
+    error = inputs.latency.error
+    note = {"foreign_note": inputs.latency.foreign_note}
+    return note if error is None else {**error.to_dict(), **note}
+
+
+def _search_view(chosen: MeasuredTrial) -> dict[str, Any]:
+    """What the search thought of the chosen subnet, beside what the certificate says."""
+    trial = chosen.trial
+    return {
+        "config": trial.config.to_dict(),
+        "trial": trial.number,
+        "search_accuracy": trial.metrics.accuracy,
+        "predicted_latency_ms": trial.metrics.latency_ms,
+        "reward": trial.reward,
+    }
+
+
+def _front(
+    measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
+) -> list[dict[str, Any]]:
+    """The measured subnets that no other measured one beats, by ascending latency."""
+    costs = [(entry.timing.median_ms, -entry.trial.metrics.accuracy) for entry in measured]
+    optimal = is_pareto_optimal(costs)
+    front = [entry for entry, is_optimal in zip(measured, optimal, strict=True) if is_optimal]
+    front.sort(key=lambda entry: entry.timing.median_ms)
+    predictions = evaluator.predict([entry.trial.config for entry in front])
+    search = inputs.task.search
+    return [
+        {
+            "trial": entry.trial.number,
+            "config": entry.trial.config.to_dict(),
+            "accuracy": entry.trial.metrics.accuracy,
+            "accuracy_ci": list(score_interval(inputs.task.metric, search.labels, predicted)),
+            "n_items": entry.trial.metrics.n_items,
+            "split": search.name,
+            "latency_ms": entry.timing.median_ms,
+            "latency_spread_ms": entry.timing.spread_ms,
+            "latency_ratio": entry.ratio,
+            "predicted_latency_ms": entry.trial.metrics.latency_ms,
+            "n_params": entry.trial.metrics.n_params,
+            "reward": entry.trial.reward,
+        }
+        for entry, predicted in zip(front, predictions, strict=True)
+    ]
+
+
+def _display_name(model: str) -> str:
+    """The last parts of a path, so that a summary that is shown around names no home folder."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_dir() else model
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,69 @@
+"""Subnets of a finished or running search as models of their own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlnas.deploy import export
+from rlnas.errors import RunFolderError
+from rlnas.history import History
+from rlnas.run.folder import RunFolder, read_json, write_folder
+from rlnas.supernet import Supernet
+
+if TYPE_CHECKING:
+    from rlnas.space import SubnetConfig
+
+
+def export_chosen(run: str | Path, out: str | Path) -> None:
+    """Copy the chosen subnet of a finished run.
+
+    Raises:
+        RunFolderError: If this is no finished run, or the new folder is there already or cannot be
+            written.
+    """
+    folder = RunFolder(Path(run))
+    read_json(folder.config)
+    if not folder.best.is_dir():
+        raise RunFolderError(
+            f"the run in {str(folder.path)!r} has chosen no subnet yet; finish it with --resume, "
+            "or export one of its trials (--trial N)"
+        )
+    check_free(Path(out))
+    write_folder(Path(out), lambda path: shutil.copytree(folder.best, path, dirs_exist_ok=True))
+
+
+def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:
+    """Write any judged subnet of a run, with the shared weights.
+
+    Returns:
+        The subnet's config.
+
+    Raises:
+        RunFolderError: If this is no run, it has no such trial, or the new folder is there already
+            or cannot be written.
+    """
+    folder = RunFolder(Path(run))
+    read_json(folder.config)
+    with History.read(folder.path) as history:
+        trials = history.trials
+    if not 0 <= number < len(trials):
+        raise RunFolderError(
+            f"the run in {str(folder.path)!r} has trials 0 to {len(trials) - 1}, but got trial {number}"
+        )
+    check_free(Path(out))
+    config = trials[number].config
+    supernet = Supernet.load(folder.supernet)
+    write_folder(Path(out), lambda path: export(supernet, config, path))
+    return config
+
+
+def check_free(path: Path) -> None:
+    """Refuse to overwrite.
+
+    Raises:
+        RunFolderError: If something is at `path` already.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunFolderError(f"{str(path)!r} is there already; delete it or give another folder (--out)")

@@ -1,0 +1,147 @@
+"""The run folder: what lies where, written so that a killed run leaves no half file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlnas.errors import HistoryError, RunFolderError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+FREE_TO_CHANGE = ("budget",)
+
+
+class RunFolder:
+    """Paths of a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.data = path / "data"
+        self.finetuned = path / "checkpoints" / "finetuned"
+        self.checkpoints = path / "checkpoints"
+        self.supernet = path / "supernet"
+        self.full = path / "full"
+        self.latency = path / "latency.json"
+        self.history = path / "history.sqlite"
+        self.controller = path / "controller.zip"
+        self.phases = path / "phases.json"
+        self.best = path / "best"
+        self.summary = path / "summary.json"
+        self.report = path / "report.html"
+
+    def open(self, settings: Mapping[str, str], *, resume: bool) -> None:
+        """Begin a run in this folder, or go on with the one that is there.
+
+        Raises:
+            RunFolderError: If the folder cannot be written, or holds a run and `resume` is False.
+            HistoryError: If the run that is there had other settings.
+        """
+        if self.config.is_file():
+            if not resume:
+                raise RunFolderError(
+                    f"{str(self.path)!r} already holds a run; go on with it (--resume), "
+                    "delete it, or give another folder (--out)"
+                )
+            self._check_settings(settings)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot make the run folder {str(self.path)!r}: {error.strerror}"
+            ) from error
+        write_json(self.config, dict(settings))
+
+    def is_finished(self, budget: int) -> bool:
+        """Whether the run's summary is there, for no smaller a budget than asked for."""
+        return self.summary.is_file() and int(read_json(self.summary).get("budget", 0)) >= budget
+
+    def _check_settings(self, settings: Mapping[str, str]) -> None:
+        stored = read_json(self.config)
+        for key, value in settings.items():
+            if key not in FREE_TO_CHANGE and str(stored.get(key)) != value:
+                raise HistoryError(
+                    f"the run in {str(self.path)!r} was started with {key}={stored.get(key)}, "
+                    f"not {key}={value}; resume it with the same settings, or give another folder (--out)"
+                )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds that a phase takes to ``phases.json``."""
+        start = time.monotonic()
+        yield
+        seconds = self.seconds()
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 3)
+        write_json(self.phases, seconds)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each phase has taken so far; what a killed phase took is not in it."""
+        return dict(read_json(self.phases)) if self.phases.is_file() else {}
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step.
+
+    Raises:
+        RunFolderError: If the file cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: If the file is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{str(path)!r} is missing{_similar(path)}") from error
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object")
+    return values
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a folder that appears under its name in one step.
+
+    Raises:
+        RunFolderError: If the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write the folder {str(path)!r}: {error.strerror or error}") from error
+
+
+def _similar(path: Path) -> str:
+    """A hint at a run folder of a similar name."""
+    parent = path.parent.parent
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    close = difflib.get_close_matches(path.parent.name, names, n=1)
+    return f"; did you mean {str(parent / close[0])!r}?" if close and close[0] != path.parent.name else ""

@@ -1,0 +1,140 @@
+"""What a search works on: data, latency table and trained supernet, made or found in the folder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from rlnas.calibration import calibrate
+from rlnas.data import load_task, read_task, write_task
+from rlnas.errors import InfeasibleTargetError
+from rlnas.latency import LatencyTable, describe_device
+from rlnas.protocols import RelativeReward, TargetedReward
+from rlnas.run.folder import write_folder
+from rlnas.run.training import furthest_supernet, train_supernet
+from rlnas.space import LayerwiseSpace
+
+if TYPE_CHECKING:
+    from rlnas.run.folder import RunFolder
+    from rlnas.run.job import Job
+    from rlnas.supernet import Supernet
+    from rlnas.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What the search and the delivery work on.
+
+    Attributes:
+        task: The data.
+        supernet: With trained, ordered, shared weights.
+        space: The configs on offer.
+        latency: Predicts their latencies.
+        target_ratio: The latency aimed at over the full model's, or None for rewards without one.
+    """
+
+    task: Task
+    supernet: Supernet
+    space: LayerwiseSpace
+    latency: LatencyTable
+    target_ratio: float | None
+
+
+def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
+    """Load the data, calibrate, check the target, train the shared weights.
+
+    Calibration comes first because time does not depend on weights: a target that cannot be
+    reached is refused before anything is trained.
+
+    Raises:
+        RLNASError: One of its kinds, for bad input.
+    """
+    with folder.phase("data"):
+        task = _task(job, folder)
+    logger.info(
+        "data: %s with %d training, %d search and %d final items (%s)",
+        *(task.name, len(task.train), len(task.search), len(task.final), task.final.name),
+    )
+    supernet = furthest_supernet(job, task, folder)
+    space = LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
+    with folder.phase("calibrate"):
+        latency = _latency(job, supernet, space, folder, progress=progress)
+    logger.info("latency: %s", latency)
+    target_ratio = _target_ratio(job, space, latency)
+    train_supernet(job, supernet, task, folder, progress=progress)
+    return Inputs(task, supernet, space, latency, target_ratio)
+
+
+def _task(job: Job, folder: RunFolder) -> Task:
+    if folder.data.is_dir():
+        return read_task(folder.data)
+    data = job.data
+    task = load_task(
+        data.source,
+        text_column=data.text_column,
+        pair_column=data.pair_column,
+        label_column=data.label_column,
+        metric=data.metric,
+        search_items=data.search_items,
+        max_train_items=data.max_train_items,
+        seed=job.seed,
+    )
+    write_folder(folder.data, lambda path: write_task(task, path))
+    return task
+
+
+def _latency(
+    job: Job, supernet: Supernet, space: LayerwiseSpace, folder: RunFolder, *, progress: bool
+) -> LatencyTable:
+    """The table in the folder, the one that the job names, or a new one, in this order."""
+    stored = folder.latency.is_file()
+    given = folder.latency if stored else job.latency_table
+    if given is not None:
+        table = LatencyTable.load(
+            Path(given),
+            workload=job.workload,
+            device=describe_device(job.device),
+            shape=supernet.shape,
+            allow_mismatch=job.allow_foreign_table,
+        )
+        if table.foreign_note is not None:
+            logger.warning("%s", table.foreign_note)
+    else:
+        table = calibrate_with_bar(job, supernet, space, progress=progress)
+    if not stored:
+        table.save(folder.latency)
+    return table
+
+
+def calibrate_with_bar(
+    job: Job, supernet: Supernet, space: LayerwiseSpace, *, progress: bool
+) -> LatencyTable:
+    """Measure a latency table on the job's device and workload."""
+    with tqdm(desc="calibrate", disable=not progress) as bar:
+
+        def show(n_done: int, n_total: int) -> None:
+            bar.total = n_total
+            bar.update(n_done - bar.n)
+
+        return calibrate(supernet, space, job.workload, job.device, seed=job.seed, progress=show)
+
+
+def _target_ratio(job: Job, space: LayerwiseSpace, latency: LatencyTable) -> float | None:
+    """The target over the full model's latency, or None; refuses what cannot be reached."""
+    smallest_ms, full_ms = (float(ms) for ms in latency([space.smallest(), space.largest()]))
+    reward = job.reward.resolve(full_ms) if isinstance(job.reward, RelativeReward) else job.reward
+    if not isinstance(reward, TargetedReward):
+        return None
+    if smallest_ms > reward.target_ms:
+        raise InfeasibleTargetError(
+            f"the target of {reward.target_ms:.4g} ms ({reward.target_ms / full_ms:.3g} of the full model) "
+            f"cannot be reached: the smallest subnet takes {smallest_ms:.4g} ms, "
+            f"{smallest_ms / full_ms:.3g} of the full model's {full_ms:.4g} ms; ask for more than that"
+        )
+    return reward.target_ms / full_ms

@@ -1,0 +1,80 @@
+"""The main job, phase by phase. A phase whose result lies in the run folder is not done again."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from rlnas.evaluation import SupernetEvaluator
+from rlnas.loop import search
+from rlnas.run.delivery import deliver
+from rlnas.run.folder import RunFolder, read_json
+from rlnas.run.inputs import prepare_inputs
+
+if TYPE_CHECKING:
+    from rlnas.history import Result
+    from rlnas.run.inputs import Inputs
+    from rlnas.run.job import Job
+    from rlnas.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+
+def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Shrink a checkpoint for a task and a device, and certify the result.
+
+    Killed at any moment and called again with `resume`, it goes on where it was: what was scored is
+    not scored again, and the history ends as that of an unbroken run.
+
+    Args:
+        job: What to do.
+        path: The run folder; nothing is written outside it.
+        resume: Whether to go on with a run that is there.
+        progress: Whether to show bars.
+
+    Returns:
+        The summary, as in ``summary.json``.
+
+    Raises:
+        RLNASError: One of its kinds, for bad input of any phase.
+    """
+    folder = RunFolder(Path(path))
+    folder.open(job.settings(), resume=resume)
+    if folder.is_finished(job.budget):
+        logger.info("the run in %s is finished; delete the folder to run it anew", folder.path)
+        return read_json(folder.summary)
+    inputs = prepare_inputs(job, folder, progress=progress)
+    with folder.phase("search"):
+        evaluator = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency)
+        result = run_search(job, inputs, evaluator, folder, progress=progress)
+    logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
+    return deliver(job, inputs, evaluator, result, folder, progress=progress)
+
+
+def run_search(
+    job: Job, inputs: Inputs, evaluator: SupernetEvaluator, folder: RunFolder, *, progress: bool
+) -> Result:
+    """Let the controller search; the history lies in the folder."""
+    own = ("seed", "reward", "controller", "budget")  # the search records these itself
+    settings = {key: value for key, value in job.settings().items() if key not in own}
+    with tqdm(total=job.budget, desc="search", disable=not progress) as bar:
+
+        def show(n_done: int, best: Trial) -> None:
+            bar.set_postfix_str(f"best: reward {best.reward:.4f}", refresh=False)
+            bar.update(n_done - bar.n)
+
+        return search(
+            inputs.space,
+            evaluator,
+            job.reward,
+            job.controller,
+            budget=job.budget,
+            seed=job.seed,
+            path=folder.path,
+            resume=True,  # the folder has made sure that what lies there is this job's
+            settings=settings,
+            progress=show,
+        )

@@ -1,0 +1,105 @@
+"""The trainings of a run: the shared weights, the chosen subnet, and the baseline to compare with."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING
+
+from rlnas.run.folder import write_folder
+from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, Supernet
+from rlnas.supernet.optimisation import Optimisation
+from rlnas.supernet.training import prepare
+
+if TYPE_CHECKING:
+    from rlnas.run.folder import RunFolder
+    from rlnas.run.job import Job
+    from rlnas.space import SubnetConfig
+    from rlnas.supernet.modeling_subnet import SubnetModel
+    from rlnas.task import Task
+
+IMPORTANCE_ITEMS = 512
+
+
+def load_supernet(job: Job, task: Task) -> Supernet:
+    """The job's checkpoint as a supernet, untrained."""
+    return Supernet.from_pretrained(
+        job.model,
+        task,
+        pooling=job.pooling,
+        max_seq_len=job.workload.seq_len,
+        device=job.device,
+        seed=job.seed,
+        trust_remote_code=job.trust_remote_code,
+    )
+
+
+def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
+    """The furthest trained state that lies in the folder, else the checkpoint."""
+    for path in (folder.supernet, folder.finetuned):
+        if path.is_dir():
+            return Supernet.load(path, device=job.device)
+    return load_supernet(job, task)
+
+
+def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, *, progress: bool) -> None:
+    """Fine-tune if need be, order by importance, share the weights; each stage is kept.
+
+    Raises:
+        CheckpointError: If the checkpoint is not fine-tuned and no training is asked for.
+        TrainingError: If the loss is not a finite number.
+    """
+    if folder.supernet.is_dir():
+        return
+    schedule = job.schedule
+    if not supernet.fine_tuned and schedule.full_epochs:
+        with folder.phase("finetune"):
+            trainer = FullTrainer(_optimisation(job, schedule.full_epochs))
+            trainer.train(supernet, task, checkpoint=folder.checkpoints / "full.pt", progress=progress)
+            write_folder(folder.finetuned, supernet.save)
+    with folder.phase("importance"):
+        prepare(supernet, task.train, IMPORTANCE_ITEMS, job.seed)
+    if schedule.epochs:
+        with folder.phase("share"):
+            sandwich = SandwichTrainer(
+                epochs=schedule.epochs, optimisation=_optimisation(job, schedule.epochs)
+            )
+            checkpoint = folder.checkpoints / "shared.pt"
+            sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress)
+    write_folder(folder.supernet, supernet.save)
+    shutil.rmtree(folder.finetuned, ignore_errors=True)
+
+
+def finish_subnet(
+    job: Job, supernet: Supernet, config: SubnetConfig, task: Task, folder: RunFolder, *, progress: bool
+) -> SubnetModel:
+    """The chosen subnet as a stand-alone model, after its last training."""
+    subnet = supernet.extract(config)
+    if job.schedule.finish_epochs:
+        finisher = SubnetFinisher(_optimisation(job, job.schedule.finish_epochs))
+        checkpoint = folder.checkpoints / "finish.pt"
+        finisher.finish(subnet, supernet, task.train, checkpoint=checkpoint, progress=progress)
+    with contextlib.suppress(OSError):  # left alone where a checkpoint of another kind lies in it
+        folder.checkpoints.rmdir()
+    return subnet
+
+
+def train_baseline(job: Job, task: Task, folder: RunFolder, *, progress: bool) -> Supernet:
+    """The checkpoint fine-tuned alone, with as many item passes as the chosen subnet had."""
+    baseline = load_supernet(job, task)
+    epochs = job.schedule.total_epochs
+    if baseline.fine_tuned:
+        epochs -= job.schedule.full_epochs
+    trainer = FullTrainer(_optimisation(job, epochs))
+    trainer.train(baseline, task, checkpoint=folder.checkpoints / "baseline.pt", progress=progress)
+    return baseline
+
+
+def _optimisation(job: Job, epochs: int) -> Optimisation:
+    return Optimisation(
+        epochs=epochs,
+        batch_size=job.schedule.batch_size,
+        learning_rate=job.schedule.learning_rate,
+        freeze_embeddings=job.schedule.freeze_embeddings,
+        seed=job.seed,
+    )
