@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlnas.errors import EvaluationError
 from rlnas.evaluation.prefix import predict_batch
 from rlnas.metrics import Metrics
 from rlnas.scores import score, score_interval
+from rlnas.space import PRECISIONS
 from rlnas.supernet.encoding import sorted_batches
 from rlnas.supernet.optimisation import gains_from_bfloat16
 
@@ -38,8 +38,12 @@ class SupernetEvaluator:
         task: Its search split is judged on.
         latency: Predicts the latency of configs.
         split: Another split than the task's search split.
-        precision: ``"auto"`` takes bfloat16 where the device gains from it, or a torch dtype's name.
+        precision: ``"auto"`` takes bfloat16 where the device gains from it; or one of
+            `rlnas.space.PRECISIONS`.
         batch_size: Items per forward pass.
+
+    Raises:
+        ValueError: If the precision is unknown.
     """
 
     def __init__(
@@ -59,6 +63,10 @@ class SupernetEvaluator:
         if precision == "auto":
             gains = gains_from_bfloat16(supernet.device, training=False)
             precision = "bfloat16" if gains else "float32"
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be auto or one of {', '.join(PRECISIONS)}, but got precision={precision!r}"
+            )
         self.precision = precision
         self._model = copy.deepcopy(supernet.model).to(getattr(torch, precision)).eval()
         self._batches = list(sorted_batches(supernet.encode(self._split), batch_size, supernet.device))
@@ -93,6 +101,7 @@ class SupernetEvaluator:
 
         Raises:
             InvalidSubnetError: If a config does not fit the supernet.
+            EvaluationError: If predictions are not finite; `config` is the culprit.
         """
         for config in configs:
             self._supernet.check(config)
@@ -107,8 +116,6 @@ class SupernetEvaluator:
     def _metrics(
         self, config: SubnetConfig, predicted: npt.NDArray[np.generic], latency_ms: float
     ) -> Metrics:
-        if not np.isfinite(predicted).all():
-            raise EvaluationError(f"the subnet {config} predicts values that are not finite", config)
         metric, labels = self._task.metric, self._split.labels
         # Wilson's interval is free; a bootstrap would cost as much as the evaluation itself.
         interval = score_interval(metric, labels, predicted) if metric == "accuracy" else None

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from rlnas.errors import EvaluationError
 from rlnas.supernet.inference import to_predictions
 
 if TYPE_CHECKING:
@@ -42,12 +45,20 @@ def predict_batch(
 
     Yields:
         Index into `configs`, and its predictions of shape ``(batch,)``.
+
+    Raises:
+        EvaluationError: If logits are not finite; `config` is the culprit.
     """
     paths = [block_sizes(config) for config in configs]
     hidden = model.embeddings(batch.input_ids, batch.token_type_ids)
     mask = model.attention_mask(batch.attention_mask)
     for index, last in _walk(model, paths, list(range(len(paths))), 0, hidden, mask):
-        yield index, to_predictions(model.head(last, batch.attention_mask))
+        logits = model.head(last, batch.attention_mask)
+        # The largest of classes would hide a NaN.
+        if not torch.isfinite(logits).all():
+            config = configs[index]
+            raise EvaluationError(f"the subnet {config} predicts values that are not finite", config)
+        yield index, to_predictions(logits)
 
 
 def _walk(
@@ -67,9 +78,7 @@ def _walk(
         groups.setdefault(paths[index][depth], []).append(index)
     layer = model.layers[depth // 2]
     for size, group in groups.items():
-        following = hidden
-        if size and depth % 2 == 0:
-            following = layer.attention(hidden, mask, size)
-        elif size:
-            following = layer.ffn(hidden, size)
+        # One block at a time; a block of size 0 is the identity.
+        heads, units = (size, 0) if depth % 2 == 0 else (0, size)
+        following = layer(hidden, mask, heads, units)
         yield from _walk(model, paths, group, depth + 1, following, mask)

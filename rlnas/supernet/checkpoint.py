@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from rlnas.errors import CheckpointError
 from rlnas.supernet.families import family_of, weight_names
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from rlnas.supernet.families import Family
@@ -40,13 +44,13 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    model: str | Path, task: Task, pooling: str | None, *, seed: int, trust_remote_code: bool
+    model: str | Path, task: Task | None, pooling: str | None, *, seed: int, trust_remote_code: bool
 ) -> Checkpoint:
     """Read a checkpoint and give it a head for the task.
 
     Args:
         model: A hub name or a folder.
-        task: Its labels shape the head.
+        task: Its labels shape the head; None keeps the labels of the checkpoint.
         pooling: ``"cls"`` or ``"mean"``; None takes what the checkpoint was made for.
         seed: For the head's weights where the checkpoint brings none.
         trust_remote_code: Whether code inside the checkpoint may run.
@@ -61,39 +65,66 @@ def load_checkpoint(
     if chosen not in POOLINGS:
         raise CheckpointError(f"pooling must be one of {', '.join(POOLINGS)}, but got pooling={chosen!r}")
     _check_sizes(family, config, name)
-    weights, missing = _read_weights(name, config, task)
+    num_labels = len(config.id2label or {}) if task is None else task.num_labels
+    weights, missing = _read_weights(name, config, num_labels)
     tokenizer = _read_tokenizer(name, trust_remote_code)
-    ours = SubnetModelConfig(**_sizes(family, config, chosen), **_labels(task))
+    ours = SubnetModelConfig(**_sizes(family, config, chosen), **_labels(config, task))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         result = SubnetModel(ours)
-    has_head = f"{family.head_out}.weight" not in missing and chosen == "cls"
+    head = {f"{family.head_dense}.weight", f"{family.head_out}.weight"}
+    has_head = missing.isdisjoint(head) and chosen == "cls"
     _copy_weights(result, family, weights, missing, name)
-    if has_head:
+    if has_head and task is not None:
         _reorder_labels(result, config, task)
-    return Checkpoint(result.eval(), tokenizer, fine_tuned=has_head)
+    result.eval()  # type: ignore[no-untyped-call]
+    return Checkpoint(result, tokenizer, fine_tuned=has_head)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No reports and no progress bars of transformers: reading and writing take a moment only."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def native_pooling(model: str) -> str:
     """The pooling that a checkpoint was made for.
 
-    Sentence-transformers folders say it in ``1_Pooling/config.json``; all others classify from
+    Sentence-transformers checkpoints say it in ``1_Pooling/config.json``; all others classify from
     their first token.
+
+    Raises:
+        CheckpointError: If that file cannot be read.
     """
-    path = Path(model) / "1_Pooling" / "config.json"
-    if not path.is_file():
+    path = cached_file(  # in a folder or on the hub; None where there is none
+        model,
+        "1_Pooling/config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
         return "cls"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        is_mean = settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean"
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"cannot read the pooling of the checkpoint from {path}: {error}") from error
-    is_mean = settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean"
     return "mean" if is_mean else "cls"
 
 
 def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return cast("PretrainedConfig", config)
     except Exception as error:  # transformers raises a dozen kinds here; all mean "cannot read"
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             raise CheckpointError(
@@ -120,33 +151,28 @@ def _check_sizes(family: Family, config: PretrainedConfig, name: str) -> None:
     positions = getattr(config, "position_embedding_type", "absolute")
     if positions != "absolute":
         raise CheckpointError(
-            f"the checkpoint {name!r} has position_embedding_type={positions!r}; only 'absolute' is supported"
+            f"the checkpoint {name!r} has position_embedding_type={positions!r}; "
+            "only 'absolute' is supported"
         )
 
 
 def _read_weights(
-    name: str, config: PretrainedConfig, task: Task
+    name: str, config: PretrainedConfig, num_labels: int
 ) -> tuple[dict[str, torch.Tensor], set[str]]:
     """The checkpoint's weights, and the names that it did not hold (or not in the right shape)."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # a new head is normal here and reported by us
-    transformers_logging.disable_progress_bar()
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            num_labels=task.num_labels,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        # A new head is normal here and reported by us; it draws random numbers, which we do not use.
+        with quiet_transformers(), torch.random.fork_rng():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                num_labels=num_labels,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"cannot read the weights of the checkpoint {name!r}: {reason}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
     missing = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     return dict(model.state_dict()), missing
 
@@ -184,7 +210,10 @@ def _sizes(family: Family, config: PretrainedConfig, pooling: str) -> dict[str, 
     }
 
 
-def _labels(task: Task) -> dict[str, Any]:
+def _labels(config: PretrainedConfig, task: Task | None) -> dict[str, Any]:
+    if task is None:
+        kind = "regression" if config.num_labels == 1 else "single_label_classification"
+        return {"id2label": config.id2label, "label2id": config.label2id, "problem_type": kind}
     if task.is_regression:
         return {"num_labels": 1, "problem_type": "regression"}
     return {
@@ -216,9 +245,14 @@ def _copy_weights(
 
 def _reorder_labels(model: SubnetModel, config: PretrainedConfig, task: Task) -> None:
     """Put the outputs of a fine-tuned head into the task's order of labels, matched by name."""
-    theirs = [str(config.id2label[index]) for index in range(len(config.id2label))]
-    if sorted(theirs) != sorted(task.label_names):
+    names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    for spelling in (str, str.casefold):  # as they stand; then sst2's checkpoints, which say POSITIVE
+        theirs = [spelling(names[index]) for index in sorted(names)]
+        wanted = [spelling(name) for name in task.label_names]
+        if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(wanted):
+            break
+    else:
         return
-    order = [theirs.index(label) for label in task.label_names]
+    order = [theirs.index(name) for name in wanted]
     model.head.out.weight.data = model.head.out.weight.data[order]
     model.head.out.bias.data = model.head.out.bias.data[order]

@@ -45,8 +45,8 @@ class Family:
     position_padding: bool = False
     layer_norm_eps: float | None = None
 
-    def size(self, config: PretrainedConfig, name: str) -> Any:
-        """A size of the checkpoint's config under our name."""
+    def size(self, config: PretrainedConfig, name: str) -> Any:  # noqa: ANN401 - as the config has it
+        """A size, rate or activation of the checkpoint's config under our name."""
         return getattr(config, self.sizes.get(name, name))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rlnas.errors import CheckpointError
 from rlnas.supernet.encoding import sorted_batches
@@ -75,7 +75,7 @@ def estimate_importance(supernet: Supernet, split: Split, batch_size: int = 16) 
     heads = np.zeros((shape.num_hidden_layers, shape.num_attention_heads))
     units = np.zeros((shape.num_hidden_layers, shape.intermediate_size))
     encoded = supernet.encode(split)
-    supernet.model.eval()
+    supernet.model.eval()  # type: ignore[no-untyped-call]
     for batch in sorted_batches(encoded, batch_size, supernet.device):
         head_gradients, unit_gradients = _gate_gradients(supernet, batch)
         heads += head_gradients.square().sum(dim=1).double().cpu().numpy()
@@ -96,14 +96,15 @@ def _gate_gradients(supernet: Supernet, batch: Batch) -> tuple[Tensor, Tensor]:
     """Gradients of each item's loss, shapes ``(layers, batch, heads)`` and ``(layers, batch, units)``."""
     shape, model = supernet.shape, supernet.model
     n_items, layers = len(batch.indices), shape.num_hidden_layers
-    like = {"device": supernet.device, "requires_grad": True}
-    heads = torch.ones(layers, n_items, shape.num_attention_heads, **like)  # type: ignore[arg-type]
-    units = torch.ones(layers, n_items, shape.intermediate_size, **like)  # type: ignore[arg-type]
+    heads, units = (
+        torch.ones(layers, n_items, size, device=supernet.device, requires_grad=True)
+        for size in (shape.num_attention_heads, shape.intermediate_size)
+    )
     hidden = model.embeddings(batch.input_ids, batch.token_type_ids)
     mask = model.attention_mask(batch.attention_mask)
-    for index, layer in enumerate(model.layers):
-        hidden = layer.attention(hidden, mask, gate=heads[index])
-        hidden = layer.ffn(hidden, gate=units[index][:, None, :])
+    for index, (attention, ffn) in enumerate(supernet.blocks):
+        hidden = attention(hidden, mask, gate=heads[index])
+        hidden = ffn(hidden, gate=units[index][:, None, :])
     logits = model.head(hidden, batch.attention_mask)
     # The sum of the items' losses: the gates of one item see that item's loss alone.
     loss = task_loss(logits, batch.labels, reduction="sum")

@@ -23,11 +23,11 @@ def masked_forward(supernet: Supernet, config: SubnetConfig, batch: Batch) -> Te
     model, shape = supernet.model, supernet.shape
     hidden = model.embeddings(batch.input_ids, batch.token_type_ids)
     mask = model.attention_mask(batch.attention_mask)
-    for layer, kept in zip(model.layers, config.layers, strict=True):
+    for (attention, ffn), kept in zip(supernet.blocks, config.layers, strict=True):
         gate = _first(kept.num_attention_heads, shape.num_attention_heads, hidden)
-        hidden = torch.where(gate.any(), layer.attention(hidden, mask, gate=gate), hidden)
+        hidden = torch.where(gate.any(), attention(hidden, mask, gate=gate), hidden)
         gate = _first(kept.intermediate_size, shape.intermediate_size, hidden)
-        hidden = torch.where(gate.any(), layer.ffn(hidden, gate=gate), hidden)
+        hidden = torch.where(gate.any(), ffn(hidden, gate=gate), hidden)
     logits: Tensor = model.head(hidden, batch.attention_mask)
     return logits
 

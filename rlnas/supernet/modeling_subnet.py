@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
-class SubnetModelConfig(PretrainedConfig):
+class SubnetModelConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Sizes of a subnet.
 
     Args:
@@ -79,7 +79,7 @@ class SubnetModelConfig(PretrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.hidden_dropout_prob = hidden_dropout_prob
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[arg-type]
 
 
 class Embeddings(nn.Module):
@@ -105,12 +105,14 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Hidden states of shape ``(batch, seq_len, hidden_size)``."""
-        hidden = self.word(input_ids)
+        hidden: Tensor = self.word(input_ids)
         if self.token_type is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.token_type(types)
         hidden = self.dropout(self.norm(hidden + self.position(self.positions(input_ids))))
-        return hidden if self.project is None else self.project(hidden)
+        if self.project is not None:
+            hidden = self.project(hidden)
+        return hidden
 
 
 class AttentionBlock(nn.Module):
@@ -155,7 +157,8 @@ class AttentionBlock(nn.Module):
             context = context * gate[..., :, None, None]
         context = context.transpose(1, 2).reshape(batch, seq_len, inner)
         output = F.linear(context, self.output.weight[:, :inner], self.output.bias)
-        return self.norm(hidden + self.dropout(output))
+        result: Tensor = self.norm(hidden + self.dropout(output))
+        return result
 
 
 class FFNBlock(nn.Module):
@@ -183,7 +186,8 @@ class FFNBlock(nn.Module):
         if gate is not None:
             inner = inner * gate
         output = F.linear(inner, self.outer.weight[:, :units], self.outer.bias)
-        return self.norm(hidden + self.dropout(output))
+        result: Tensor = self.norm(hidden + self.dropout(output))
+        return result
 
 
 class Layer(nn.Module):
@@ -213,7 +217,7 @@ class ClassificationHead(nn.Module):
         self.pooling = config.pooling
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.head_act else None
         self.activation = ACT2FN[config.head_act] if config.head_act else None
-        self.out = nn.Linear(config.hidden_size, config.num_labels)
+        self.out = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def pool(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -230,12 +234,14 @@ class ClassificationHead(nn.Module):
         pooled = self.pool(hidden, attention_mask)
         if self.dense is not None and self.activation is not None:
             pooled = self.activation(self.dense(pooled))
-        return self.out(self.dropout(pooled))
+        logits: Tensor = self.out(self.dropout(pooled))
+        return logits
 
 
-class SubnetModel(PreTrainedModel):
+class SubnetModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Sequence classification (or regression) with an encoder of uneven layers."""
 
+    config: SubnetModelConfig
     config_class = SubnetModelConfig
     base_model_prefix = ""
     _supports_sdpa = True
@@ -249,7 +255,7 @@ class SubnetModel(PreTrainedModel):
             for heads, units in zip(config.kept_heads, config.kept_units, strict=True)
         )
         self.head = ClassificationHead(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @staticmethod
     def attention_mask(attention_mask: Tensor | None) -> Tensor | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,9 @@ from rlnas.supernet.encoding import collate, shuffled_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
 
     from rlnas.supernet.encoding import Batch, EncodedSplit
 
@@ -86,7 +88,7 @@ def gains_from_bfloat16(device: torch.device, *, training: bool) -> bool:
     gains from vector instructions (AVX512-BF16) too.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     if torch.cpu._is_amx_tile_supported():
@@ -127,64 +129,74 @@ def optimise(
         progress: Whether to show a bar.
 
     Raises:
-        TrainingError: If the loss is not a finite number.
+        TrainingError: If the loss or its gradient is not a finite number.
         RunFolderError: If the checkpoint cannot be written or read.
     """
     n_batches = math.ceil(len(encoded) / settings.batch_size)
     n_steps = n_batches * settings.epochs
-    trained = _trained_parameters(model, freeze_embeddings=settings.freeze_embeddings)
-    optimiser = _adamw(trained, settings)
-    start = 0 if checkpoint is None else _restore(checkpoint, model, optimiser)
-    device = next(model.parameters()).device
-    model.train()
-    last_save = time.monotonic()
-    with (
-        torch.random.fork_rng(),
-        tqdm(total=n_steps, initial=start, desc=label, disable=not progress) as bar,
-    ):
-        for step, indices in _steps(encoded, settings, n_batches, start):
-            torch.manual_seed(hash((settings.seed, step)))
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * settings.rate(step, n_steps)
-            optimiser.zero_grad(set_to_none=True)
-            with precision_context(settings.precision, device):
-                loss = backward(collate(encoded, indices, device), step)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} at step {step} of {label!r}; lower the learning rate "
-                    f"(learning_rate={settings.learning_rate}) or check the labels"
-                )
-            nn.utils.clip_grad_norm_([p for _, p in trained], settings.max_grad_norm)
-            optimiser.step()
-            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-            bar.update()
-            if checkpoint is not None and time.monotonic() - last_save > settings.checkpoint_seconds:
-                _save(checkpoint, model, optimiser, step + 1)
-                last_save = time.monotonic()
-    model.eval()
-    for parameter in model.parameters():
-        parameter.grad = None
+    device, last_save = next(model.parameters()).device, time.monotonic()
+    with _training(model, freeze_embeddings=settings.freeze_embeddings) as trained, torch.random.fork_rng():
+        optimiser = _adamw(trained, settings)
+        start = 0 if checkpoint is None else _restore(checkpoint, model, optimiser)
+        with tqdm(total=n_steps, initial=start, desc=label, disable=not progress or n_steps == 0) as bar:
+            for step, indices in _steps(encoded, settings, n_batches, start):
+                torch.manual_seed(hash((settings.seed, step)))
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak"] * settings.rate(step, n_steps)
+                optimiser.zero_grad(set_to_none=True)
+                with precision_context(settings.precision, device):
+                    loss = backward(collate(encoded, indices, device), step)
+                norm = nn.utils.clip_grad_norm_([p for _, p in trained], settings.max_grad_norm)
+                _check_finite(loss, float(norm), f"step {step} of {label!r}", settings)
+                optimiser.step()
+                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                bar.update()
+                if checkpoint is not None and time.monotonic() - last_save > settings.checkpoint_seconds:
+                    _save(checkpoint, model, optimiser, step + 1)
+                    last_save = time.monotonic()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
 
 
+@contextmanager
+def _training(model: nn.Module, *, freeze_embeddings: bool) -> Iterator[list[tuple[str, nn.Parameter]]]:
+    """Training mode with gradients for the returned parameters only; undone at the end, come what may."""
+    frozen = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if freeze_embeddings and name.startswith("embeddings.") and parameter.requires_grad
+    ]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    model.train()
+    try:
+        yield [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    finally:
+        model.eval()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        for parameter in model.parameters():
+            parameter.grad = None
+
+
+def _check_finite(loss: float, gradient: float, where: str, settings: Optimisation) -> None:
+    for name, value in (("loss", loss), ("gradient", gradient)):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the {name} became {value} at {where}; lower the learning rate "
+                f"(learning_rate={settings.learning_rate}) or check the labels"
+            )
+
+
 def _steps(
     encoded: EncodedSplit, settings: Optimisation, n_batches: int, start: int
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     for epoch in range(start // n_batches, settings.epochs):
         rng = np.random.default_rng([settings.seed, epoch])
         for index, indices in enumerate(shuffled_batches(encoded, settings.batch_size, rng)):
             step = epoch * n_batches + index
             if step >= start:
                 yield step, indices
-
-
-def _trained_parameters(model: nn.Module, *, freeze_embeddings: bool) -> list[tuple[str, nn.Parameter]]:
-    return [
-        (name, parameter)
-        for name, parameter in model.named_parameters()
-        if not (freeze_embeddings and name.startswith("embeddings."))
-    ]
 
 
 def _adamw(trained: list[tuple[str, nn.Parameter]], settings: Optimisation) -> torch.optim.AdamW:

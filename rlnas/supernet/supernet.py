@@ -5,26 +5,27 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from torch import nn
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from rlnas.errors import CheckpointError, InvalidSubnetError
+from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError
 from rlnas.space import ModelShape
-from rlnas.supernet.checkpoint import load_checkpoint
+from rlnas.supernet.checkpoint import load_checkpoint, quiet_transformers
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
     from rlnas.space import SubnetConfig
     from rlnas.supernet.encoding import Batch, EncodedSplit
+    from rlnas.supernet.modeling_subnet import AttentionBlock, FFNBlock, Layer
     from rlnas.task import Split, Task
 
 STATE_FILE = "supernet.json"
@@ -52,12 +53,9 @@ class Supernet:
         fine_tuned: bool = False,
         block_importance: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        limit = model.config.max_position_embeddings
-        if model.config.position_padding is not None:
-            limit -= model.config.position_padding + 1
         self.model = model
         self.tokenizer = tokenizer
-        self.max_seq_len = min(max_seq_len, limit)
+        self.max_seq_len = min(max_seq_len, self.max_positions)
         self.fine_tuned = fine_tuned
         self.block_importance = block_importance
 
@@ -65,7 +63,7 @@ class Supernet:
     def from_pretrained(
         cls,
         model: str | Path,
-        task: Task,
+        task: Task | None,
         *,
         pooling: str | None = None,
         max_seq_len: int = 128,
@@ -77,7 +75,7 @@ class Supernet:
 
         Args:
             model: A hub name or a local folder.
-            task: Its labels shape the classifier.
+            task: Its labels shape the classifier; None keeps the labels of the checkpoint.
             pooling: ``"cls"`` or ``"mean"``; None takes what the checkpoint was made for.
             max_seq_len: Longer texts are cut to this many tokens.
             device: Where the weights live.
@@ -89,7 +87,7 @@ class Supernet:
         """
         loaded = load_checkpoint(model, task, pooling, seed=seed, trust_remote_code=trust_remote_code)
         return cls(
-            loaded.model.to(device),
+            loaded.model.to(device),  # type: ignore[arg-type]
             loaded.tokenizer,
             max_seq_len=max_seq_len,
             fine_tuned=loaded.fine_tuned,
@@ -107,16 +105,35 @@ class Supernet:
         )
 
     @property
+    def max_positions(self) -> int:
+        """Tokens that the checkpoint has positions for."""
+        config = self.model.config
+        # RoBERTa counts from its padding index, so its first rows are never a token's position.
+        first = 0 if config.position_padding is None else config.position_padding + 1
+        return config.max_position_embeddings - first
+
+    @property
     def device(self) -> torch.device:
         """Where the weights live."""
         return self.model.device
+
+    @property
+    def blocks(self) -> list[tuple[AttentionBlock, FFNBlock]]:
+        """Attention and FFN block of every layer; a full model has them all."""
+        layers = cast("list[Layer]", self.model.layers)
+        return [
+            (layer.attention, layer.ffn)
+            for layer in layers
+            if layer.attention is not None and layer.ffn is not None
+        ]
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """Class names in the order of the outputs; empty for regression."""
         if self.is_regression:
             return ()
-        return tuple(self.model.config.id2label[i] for i in range(self.model.config.num_labels))
+        names = {int(index): name for index, name in (self.model.config.id2label or {}).items()}
+        return tuple(names[index] for index in sorted(names))
 
     @property
     def is_regression(self) -> bool:
@@ -136,7 +153,8 @@ class Supernet:
         shape = self.shape
         if len(config.layers) != shape.num_hidden_layers:
             raise InvalidSubnetError(
-                f"the supernet has {shape.num_hidden_layers} layers, but the subnet has {len(config.layers)}"
+                f"the supernet has {shape.num_hidden_layers} layers, "
+                f"but the subnet has {len(config.layers)}"
             )
         for index, layer in enumerate(config.layers):
             for name in ("num_attention_heads", "intermediate_size"):
@@ -176,7 +194,8 @@ class Supernet:
             for name, parameter in model.named_parameters()
         }
         model.load_state_dict(weights, assign=True)
-        return model.eval()
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
 
     def n_params(self, config: SubnetConfig) -> int:
         """Parameters of the stand-alone subnet.
@@ -196,18 +215,26 @@ class Supernet:
         return rest
 
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), tokenizer and state into a folder."""
+        """Write weights (safetensors), tokenizer and state into a folder.
+
+        Raises:
+            RunFolderError: If the folder cannot be written.
+        """
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
         importance = self.block_importance
         state = {
             "max_seq_len": self.max_seq_len,
             "fine_tuned": self.fine_tuned,
             "block_importance": None if importance is None else importance.tolist(),
         }
-        (path / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with quiet_transformers():
+                self.model.save_pretrained(path)
+            self.tokenizer.save_pretrained(path)
+            (path / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise RunFolderError(f"cannot write the supernet into {str(path)!r}: {error}") from error
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Supernet:
@@ -220,18 +247,22 @@ class Supernet:
         try:
             state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
             config = SubnetModelConfig.from_pretrained(path)
-            model = SubnetModel.from_pretrained(path, config=config, dtype=torch.float32)
+            with quiet_transformers():
+                loaded = SubnetModel.from_pretrained(
+                    path, config=config, dtype=torch.float32, output_loading_info=True
+                )
+            model, info = cast("tuple[SubnetModel, dict[str, set[str]]]", loaded)
+            if info["missing_keys"]:  # transformers would fill them with random numbers
+                raise ValueError(f"it lacks the weight {sorted(info['missing_keys'])[0]!r}")
             tokenizer = AutoTokenizer.from_pretrained(path, config=config)
             importance = state["block_importance"]
             return cls(
-                model.to(device).eval(),
+                model.to(device).eval(),  # type: ignore[arg-type]
                 tokenizer,
                 max_seq_len=state["max_seq_len"],
                 fine_tuned=state["fine_tuned"],
                 block_importance=None if importance is None else np.array(importance),
             )
-        except CheckpointError:
-            raise
         except Exception as error:  # json, safetensors and transformers each raise their own
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
@@ -247,14 +278,12 @@ class Supernet:
             unit_order: Shape ``(num_hidden_layers, intermediate_size)``, likewise for FFN units.
         """
         head_size = self.model.config.head_size
-        for layer, heads, units in zip(self.model.layers, head_order, unit_order, strict=True):
+        for (attention, ffn), heads, units in zip(self.blocks, head_order, unit_order, strict=True):
             rows = (heads[:, None] * head_size + np.arange(head_size)[None]).reshape(-1)
             _permute_block(
-                [layer.attention.query, layer.attention.key, layer.attention.value],
-                layer.attention.output,
-                torch.from_numpy(rows),
+                [attention.query, attention.key, attention.value], attention.output, torch.from_numpy(rows)
             )
-            _permute_block([layer.ffn.inner], layer.ffn.outer, torch.from_numpy(np.asarray(units)))
+            _permute_block([ffn.inner], ffn.outer, torch.from_numpy(np.asarray(units)))
 
 
 def _permute_block(inputs: list[nn.Linear], output: nn.Linear, order: Tensor) -> None:

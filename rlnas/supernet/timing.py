@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rlnas.errors import CheckpointError
 from rlnas.space import LayerConfig, SubnetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ def example_inputs(vocab_size: int, workload: Workload, device: str) -> dict[str
     return {"input_ids": input_ids.to(device), "attention_mask": torch.ones_like(input_ids).to(device)}
 
 
-def inference_call(module: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], object]:
+def inference_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callable[[], object]:
     """A call that runs a module on inputs without gradients; it does not synchronise."""
 
     def call() -> object:
@@ -42,9 +43,17 @@ class TimedModel:
 
     Every call runs stand-alone, contiguous weights in the workload's number format, as the
     deployed model will.
+
+    Raises:
+        CheckpointError: If the workload's texts are longer than the checkpoint's positions.
     """
 
     def __init__(self, supernet: Supernet, workload: Workload, device: str = "cpu") -> None:
+        if workload.seq_len > supernet.max_positions:
+            raise CheckpointError(
+                f"the checkpoint has positions for {supernet.max_positions} tokens at most, "
+                f"but the workload has seq_len={workload.seq_len}"
+            )
         self._supernet = supernet
         self._workload = workload
         self._device = device
@@ -58,7 +67,8 @@ class TimedModel:
 
     def model_call(self, config: SubnetConfig) -> Callable[[], object]:
         """One forward pass of a subnet."""
-        model = self._supernet.extract(config).to(device=self._device, dtype=self._dtype)
+        model = self._supernet.extract(config)
+        model.to(device=self._device, dtype=self._dtype)  # type: ignore[call-arg]
         return inference_call(model, self._inputs)
 
     def block_call(self, kind: str, size: int) -> Callable[[], object]:

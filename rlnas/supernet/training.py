@@ -10,18 +10,19 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 from rlnas.supernet.importance import estimate_importance, order_by_importance, task_loss
 from rlnas.supernet.optimisation import Optimisation, optimise
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from rlnas.space import SearchSpace
@@ -201,7 +202,7 @@ class SubnetFinisher:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
-        supernet.model.eval()
+        supernet.model.eval()  # type: ignore[no-untyped-call]
         optimise(
             subnet,
             supernet.encode(split),
