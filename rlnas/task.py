@@ -74,6 +74,7 @@ class Task:
         final: Touched once, by the certificate.
         label_names: Class names in the order of the class indices; empty for regression.
         metric: One of `METRICS`; spearman and pearson are for regression.
+        notes: Sentences for reports on how the parts came about, e.g. how many rows were dropped.
 
     Raises:
         DataError: If the metric does not suit the labels, or there is only one class.
@@ -85,6 +86,7 @@ class Task:
     final: Split
     label_names: tuple[str, ...]
     metric: str = "accuracy"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
