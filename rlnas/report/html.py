@@ -1,0 +1,348 @@
+"""The report of a run: one HTML file that needs nothing else, not even scripts."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlnas.errors import RunFolderError
+from rlnas.history import History
+from rlnas.report.plots import MEAN_OVER, kept_layers, learning_curve, pareto_plot
+from rlnas.report.style import STYLE
+from rlnas.report.summary import read_summary
+from rlnas.report.table import MAX_FRONT, thinned
+from rlnas.report.wording import (
+    CONTROL_NAMES,
+    accuracy_sentence,
+    device_text,
+    interval,
+    latency_model_sentence,
+    latency_sentence,
+    metric_name,
+    milliseconds,
+    number,
+    params,
+    percent,
+    ratio_to_full,
+    setting_sentence,
+    workload_text,
+)
+from rlnas.space import SubnetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rlnas.trial import Trial
+
+REPORT_FILE = "report.html"
+
+
+def write_report(run_folder: str | Path) -> Path:
+    """Write ``report.html`` into the folder of a finished run.
+
+    Args:
+        run_folder: Holds ``summary.json`` and ``history.sqlite``.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunFolderError: If the run is not finished, its summary is damaged, or the file cannot be
+            written.
+        HistoryError: If the history is damaged.
+    """
+    folder = Path(run_folder)
+    summary = read_summary(folder)
+    with History.read(folder) as history:
+        page = render(summary, history.trials)
+    target = folder / REPORT_FILE
+    try:
+        _replace(target, page)
+    except OSError as error:
+        raise RunFolderError(f"cannot write the report {target} ({error.strerror})") from error
+    return target
+
+
+def _replace(target: Path, page: str) -> None:
+    """Write a file that is whole or not there, never half written."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        temporary.chmod(0o644)  # temporary files are private
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def render(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    """The page as text.
+
+    Args:
+        summary: As in ``summary.json``.
+        trials: The history.
+    """
+    title = f"{summary['model']} on {summary['task']['name']}"
+    sections = [
+        _head(summary, title),
+        _pareto_section(summary, trials),
+        _layers_section(summary, trials),
+        _learning_section(summary, trials),
+        _table_section(summary),
+        _latency_section(summary),
+        _seconds_section(summary),
+        _settings_section(summary),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}: rlnas</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _head(summary: Mapping[str, Any], title: str) -> str:
+    full, best = summary["full"], summary["best"]
+    tiles = [
+        (
+            "latency",
+            f"{number(summary['latency_ratio'], 3)} &times;",
+            f"{milliseconds(full['latency_ms'])} to {milliseconds(best['latency_ms'])} ms",
+        ),
+        (
+            escape(metric_name(summary)),
+            number(best["accuracy"], 3),
+            f"full model {number(full['accuracy'], 3)}",
+        ),
+        ("parameters", params(best["n_params"]), f"full model {params(full['n_params'])}"),
+        ("subnets scored", number(summary["n_trials"], 0), escape(_target_text(summary))),
+    ]
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{value}</dd><p>{below}</p></div>" for name, value, below in tiles
+    )
+    return (
+        f'<header><p class="eyebrow">rlnas search report</p><h1>{escape(title)}</h1>'
+        f'<p class="result">{escape(latency_sentence(summary))} {escape(accuracy_sentence(summary))}</p>'
+        f"{_note(escape(setting_sentence(summary)))}"
+        f'<dl class="tiles">{cells}</dl></header>'
+    )
+
+
+def _target_text(summary: Mapping[str, Any]) -> str:
+    target = summary.get("target_ratio")
+    return "no target" if target is None else f"target ratio {target:g}"
+
+
+def _pareto_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    plot = pareto_plot(summary, trials)
+    if plot is None:
+        return _section("Accuracy and latency", "<p>No trial of the history has a latency.</p>")
+    split = escape(str(summary["full"]["split"]))
+    legend = _legend(
+        [
+            ("dot", "trial"),
+            ("fdot", "Pareto front of the trials"),
+            ("ring", "the chosen trial"),
+            ("mark chosen", "chosen subnet, certified"),
+            ("mark full", "full model, certified"),
+        ]
+    )
+    n_hidden = sum(not math.isfinite(trial.metrics.latency_ms) for trial in trials)
+    hidden = f" {n_hidden} trials without a latency are not shown." if n_hidden else ""
+    note = (
+        "Circles are what the search saw: accuracy on the search split with the shared weights, and "
+        f"predicted latency. Diamonds are the certificate: accuracy on the {split} split with its 95 % "
+        "interval after the last training, and measured latency. The dotted line ties the two views of "
+        f"the chosen subnet.{hidden}"
+    )
+    return _section("Accuracy and latency", f"{legend}{_figure(plot)}{_note(note)}")
+
+
+def _layers_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    config = SubnetConfig.from_dict(summary["best"]["config"])
+    shape = summary.get("shape") or {}
+    layers = [layer for trial in trials for layer in trial.config.layers] + list(config.layers)
+    # Without the model's shape: the most that any trial kept.
+    heads = int(shape.get("num_attention_heads") or max(layer.num_attention_heads for layer in layers))
+    units = int(shape.get("intermediate_size") or max(layer.intermediate_size for layer in layers))
+    note = (
+        f"{config.num_hidden_layers} of {len(config.layers)} layers are left. Heads and units are ordered "
+        "by importance, so the first ones are kept. A dropped block costs nothing."
+    )
+    plot = kept_layers(config, max(1, heads), max(1, units))
+    return _section("What the chosen subnet keeps", f"{_figure(plot)}{_note(note)}")
+
+
+def _learning_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    plot = learning_curve(trials)
+    if plot is None:
+        return _section("Learning", "<p>No trial of the history has a reward.</p>")
+    legend = _legend(
+        [("dot", "trial"), ("mean", f"mean of the last {MEAN_OVER} trials"), ("best", "best so far")]
+    )
+    facts = []
+    if summary.get("stop_reason"):
+        facts.append(f"The search ended: {summary['stop_reason']}.")
+    if summary.get("last64_mean_reward") is not None:
+        mean = number(summary["last64_mean_reward"], 4)
+        facts.append(f"Mean reward of the last 64 episodes, repeats included: {mean}.")
+    return _section("Learning", f"{legend}{_figure(plot)}{_note(escape(' '.join(facts)))}")
+
+
+def _table_section(summary: Mapping[str, Any]) -> str:
+    front = thinned(summary["pareto"])
+    rows = [
+        _table_row(summary, "full model", {**summary["full"], "latency_ratio": 1.0}, "full"),
+        _table_row(
+            summary,
+            "chosen subnet",
+            {**summary["best"], "latency_ratio": summary["latency_ratio"]},
+            "chosen",
+        ),
+        *(_table_row(summary, f"trial {entry.get('trial', '-')}", entry, "") for entry in front),
+    ]
+    titles = ("", metric_name(summary), "95 % interval", "items", "split", "latency, ms", "spread, ms")
+    head = "".join(f"<th>{escape(title)}</th>" for title in (*titles, "ratio", "parameters"))
+    n_front = len(summary["pareto"])
+    note = "Below the chosen subnet: the Pareto front of the search, with the shared weights. "
+    if n_front > MAX_FRONT:
+        note += f"{MAX_FRONT} of its {n_front} subnets are shown; summary.json holds all. "
+    note += (
+        "Compare accuracies of one split only. Latency is a median over interleaved rounds, its spread "
+        "the interquartile range; the ratio is that to the full model in the same rounds."
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return _section("Figures", f'<div class="scroll">{table}</div>{_note(note)}')
+
+
+def _table_row(summary: Mapping[str, Any], name: str, entry: Mapping[str, Any], css: str) -> str:
+    config = entry.get("config")
+    hint = f' title="{escape(str(SubnetConfig.from_dict(config)))}"' if config else ""
+    cells = (
+        number(entry["accuracy"], 3),
+        interval(entry["accuracy_ci"], 3),
+        number(entry["n_items"], 0),
+        str(entry["split"]),
+        milliseconds(entry["latency_ms"]),
+        milliseconds(entry["latency_spread_ms"]),
+        number(ratio_to_full(summary, entry), 3),
+        params(entry["n_params"]),
+    )
+    return (
+        f'<tr class="{css}"{hint}><th>{escape(name)}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+    )
+
+
+def _latency_section(summary: Mapping[str, Any]) -> str:
+    error = summary.get("latency_model") or {}
+    bars = [
+        (CONTROL_NAMES.get(name, name), value, percent(value))
+        for name, value in (error.get("controls") or {}).items()
+    ]
+    if error.get("mape") is not None:
+        bars.insert(0, ("this table", error["mape"], percent(error["mape"])))
+    facts = [latency_model_sentence(summary)]
+    predicted, measured = summary["best"].get("predicted_latency_ms"), summary["best"]["latency_ms"]
+    if predicted is not None:
+        facts.append(
+            f"For the chosen subnet {milliseconds(predicted)} ms were predicted, "
+            f"{milliseconds(measured)} ms were measured."
+        )
+    if error.get("foreign_note"):
+        facts.append(f"{error['foreign_note']}.")
+    if summary.get("note"):
+        facts.append(f"{summary['note']}.")
+    return _section(
+        "How far predicted latencies can be trusted",
+        f"<p>{escape(' '.join(facts))}</p>{_bars(bars)}",
+    )
+
+
+def _seconds_section(summary: Mapping[str, Any]) -> str:
+    phases = [(name, value) for name, value in summary["seconds"].items() if name != "total"]
+    bars = [(name, value, f"{number(value, 1)} s") for name, value in phases]
+    total = summary["seconds"].get("total")
+    note = "" if total is None else f"{number(total, 1)} s in all."
+    return _section("Where the time went", f"{_bars(bars)}{_note(note)}")
+
+
+def _settings_section(summary: Mapping[str, Any]) -> str:
+    task = summary["task"]
+    sizes = ", ".join(
+        f"{number(task[key], 0)} {key.removeprefix('n_')}"
+        for key in ("n_train", "n_search", "n_final")
+        if key in task
+    )
+    facts: dict[str, object] = {
+        "model": summary["model"],
+        "task": f"{task['name']}, judged by {metric_name(summary)}",
+        "items": sizes,
+        "final split": task.get("final_split", summary["full"]["split"]),
+        "workload": workload_text(summary),
+        "device": device_text(summary),
+        "controller": summary.get("controller"),
+        "reward": summary.get("reward"),
+        "budget": summary.get("budget"),
+        "trials": summary["n_trials"],
+        "seed": summary.get("seed"),
+        "rlnas": summary.get("rlnas_version"),
+        **(summary.get("versions") or {}),
+    }
+    rows = "".join(
+        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+        if value not in (None, "")
+    )
+    return _section("Settings and versions", f'<table class="facts"><tbody>{rows}</tbody></table>')
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _note(content: str) -> str:
+    """Small print; its content is HTML already."""
+    return f'<p class="note">{content}</p>' if content else ""
+
+
+def _figure(plot: str) -> str:
+    return f"<figure>{plot}</figure>"
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Marks with names; the names are HTML already."""
+    marks = {
+        "dot": '<circle class="dot" cx="9" cy="8" r="3.5"/>',
+        "fdot": '<path class="front" d="M0 8H18"/><circle class="fdot" cx="9" cy="8" r="4"/>',
+        "ring": '<circle class="ring" cx="9" cy="8" r="6"/>',
+        "mean": '<path class="mean" d="M0 8H18"/>',
+        "best": '<path class="best" d="M0 8H18"/>',
+    }
+    diamond = '<path class="{}" d="M9 1l7 7 -7 7 -7 -7z"/>'
+    items = "".join(
+        f'<li><svg viewBox="0 0 18 16" width="18" height="16" aria-hidden="true">'
+        f"{marks.get(css, diamond.format(css))}</svg>{name}</li>"
+        for css, name in entries
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _bars(rows: Sequence[tuple[str, object, str]]) -> str:
+    """Names, bars in proportion to the greatest value, and figures."""
+    values = [float(v) if isinstance(v, int | float) and math.isfinite(v) else 0.0 for _, v, _ in rows]
+    most = max([*values, 0.0]) or 1.0
+    lines = "".join(
+        f'<tr><th>{escape(name)}</th><td><i style="width:{100 * max(0.0, value) / most:.1f}%"></i></td>'
+        f"<td>{escape(shown)}</td></tr>"
+        for (name, _, shown), value in zip(rows, values, strict=True)
+    )
+    return f'<table class="bars"><tbody>{lines}</tbody></table>' if rows else ""

@@ -1,0 +1,233 @@
+"""The three pictures of the report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlnas.pareto import is_pareto_optimal
+from rlnas.report.svg import Frame, Scale, axes, diamond, dot, dots, picture, polyline, stairs, text
+from rlnas.report.wording import metric_name, milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rlnas.space import SubnetConfig
+    from rlnas.trial import Trial
+
+MEAN_OVER = 32
+"""Trials that the running mean of the learning curve looks back on."""
+
+MAX_TITLES = 800
+"""With more trials than this only those of the front say what they are, to keep the page small."""
+
+MAX_CELLS = 24
+"""Blocks of up to this many heads are drawn head by head."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Certified:
+    """A model of the certificate, as a mark in the Pareto plot."""
+
+    name: str
+    css: str
+    latency_ms: float
+    accuracy: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, name: str, css: str, entry: Mapping[str, Any]) -> _Certified | None:
+        values = [entry["latency_ms"], entry["accuracy"], *entry["accuracy_ci"]]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            return None
+        return cls(name, css, *map(float, values))
+
+    @property
+    def title(self) -> str:
+        return (
+            f"{self.name}: {self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}], {self.latency_ms:.2f} ms"
+        )
+
+
+def pareto_plot(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str | None:
+    """All trials by latency and accuracy, their front, and the two certified models.
+
+    Args:
+        summary: As in ``summary.json``.
+        trials: The history.
+
+    Returns:
+        An SVG element, or None where no trial has a latency.
+    """
+    shown = [t for t in trials if math.isfinite(t.metrics.latency_ms) and math.isfinite(t.metrics.accuracy)]
+    if not shown:
+        return None
+    split = summary["full"]["split"]
+    marks = [
+        mark
+        for mark in (
+            _Certified.of(f"full model, {split} split", "full", summary["full"]),
+            _Certified.of(f"chosen subnet, {split} split", "chosen", summary["best"]),
+        )
+        if mark is not None
+    ]
+    target_ms = _target_ms(summary)
+    frame = Frame()
+    latencies = [t.metrics.latency_ms for t in shown] + [mark.latency_ms for mark in marks]
+    x = frame.x_scale(latencies if target_ms is None else [*latencies, target_ms])
+    accuracies = [t.metrics.accuracy for t in shown]
+    y = frame.y_scale([*accuracies, *(v for mark in marks for v in (mark.low, mark.high))])
+    chosen = _chosen_trial(summary, shown)
+    content = [
+        axes(frame, x, y, "latency, ms", metric_name(summary)),
+        *([] if target_ms is None else [_target_line(frame, x, target_ms)]),
+        _trial_dots(shown, x, y),
+        *([] if chosen is None else [_chosen_ring(chosen, marks, x, y)]),
+        *(_certified_mark(mark, x, y) for mark in marks),
+    ]
+    label = f"{len(shown)} trials by latency and {metric_name(summary)}, with their Pareto front"
+    return picture(frame.width, frame.height, label, "".join(content))
+
+
+def learning_curve(trials: Sequence[Trial]) -> str | None:
+    """Reward of every trial, its running mean and the best so far.
+
+    Returns:
+        An SVG element, or None where no trial has a finite reward.
+    """
+    shown = [(t.number, t.reward) for t in trials if math.isfinite(t.reward)]
+    if not shown:
+        return None
+    frame = Frame(height=330, bottom=278)
+    numbers = [number for number, _ in shown]
+    rewards = np.array([reward for _, reward in shown])
+    x = frame.x_scale(numbers, pad=0.015)
+    y = frame.y_scale(rewards.tolist())
+    best = np.maximum.accumulate(rewards)
+    # Some 600 points are a smooth line at this size.
+    every = range(0, len(rewards), max(1, len(rewards) // 600))
+    means = [(x(numbers[i]), y(rewards[max(0, i + 1 - MEAN_OVER) : i + 1].mean())) for i in every]
+    content = [
+        axes(frame, x, y, "trial", "reward"),
+        dots([(x(n), y(r)) for n, r in shown], "dots"),
+        stairs([(x(n), y(b)) for n, b in _steps(numbers, best.tolist())], "best"),
+        polyline(means, "mean"),
+    ]
+    return picture(frame.width, frame.height, f"reward of {len(shown)} trials", "".join(content))
+
+
+def kept_layers(config: SubnetConfig, full_heads: int, full_units: int) -> str:
+    """Heads and units that each layer keeps, as bars.
+
+    Args:
+        config: The subnet.
+        full_heads: Heads of a layer of the full model.
+        full_units: Units of a layer of the full model.
+    """
+    row, top = 30, 30
+    left, width, second = 74, 278, 478
+    content = [
+        text(left, 15, f"attention heads, of {full_heads}", "label"),
+        text(second, 15, f"FFN units, of {full_units:,}", "label"),
+    ]
+    for index, layer in enumerate(config.layers):
+        at = top + index * row
+        css = "tick off" if layer.is_dropped else "tick"
+        content.append(text(left - 12, at + 13, f"layer {index}", css, "end"))
+        for start, kept, full in (
+            (left, layer.num_attention_heads, full_heads),
+            (second, layer.intermediate_size, full_units),
+        ):
+            content.append(_bar(start, at, width, kept, full))
+            content.append(text(start + width + 10, at + 13, f"{kept:,}" if kept else "dropped", css))
+    height = top + len(config.layers) * row
+    return picture(860, height, f"what the chosen subnet keeps: {config}", "".join(content))
+
+
+def _bar(left: float, top: float, width: float, kept: int, full: int) -> str:
+    """The full size as an outline, the kept part filled; single heads where there are few."""
+    height = 16
+    if not kept:
+        size = f'width="{width - 1}" height="{height - 1}"'
+        return f'<rect class="gone" x="{left}.5" y="{top}.5" {size} rx="2"/>'
+    if full > MAX_CELLS or full == 1:
+        share = width * min(1.0, kept / full)
+        return (
+            f'<rect class="rest" x="{left}" y="{top}" width="{width}" height="{height}" rx="2"/>'
+            f'<rect class="kept" x="{left}" y="{top}" width="{share:.1f}" height="{height}" rx="2"/>'
+        )
+    step = width / full
+    return "".join(
+        f'<rect class="{"kept" if i < kept else "rest"}" x="{left + i * step:.1f}" y="{top}" '
+        f'width="{step - 2:.1f}" height="{height}" rx="2"/>'
+        for i in range(full)
+    )
+
+
+def _target_ms(summary: Mapping[str, Any]) -> float | None:
+    target_ms, ratio = summary.get("target_ms"), summary.get("target_ratio")
+    if target_ms is not None:
+        return float(target_ms)
+    full_ms = summary["full"]["latency_ms"]
+    return None if ratio is None or full_ms is None else float(ratio) * float(full_ms)
+
+
+def _target_line(frame: Frame, x: Scale, target_ms: float) -> str:
+    at, said = x(target_ms), f"target {milliseconds(target_ms)} ms"
+    middle = min(max(at, frame.left + 50), frame.right - 50)
+    return f'<path class="target" d="M{at:.1f} {frame.top - 5}V{frame.bottom}"/>' + text(
+        middle, frame.top - 11, said, "label", "middle"
+    )
+
+
+def _trial_dots(trials: Sequence[Trial], x: Scale, y: Scale) -> str:
+    costs = np.array([(t.metrics.latency_ms, -t.metrics.accuracy) for t in trials])
+    optimal = is_pareto_optimal(costs)
+    front = sorted(
+        (t for t, is_optimal in zip(trials, optimal, strict=True) if is_optimal),
+        key=lambda t: t.metrics.latency_ms,
+    )
+    others = [t for t, is_optimal in zip(trials, optimal, strict=True) if not is_optimal]
+    if len(trials) <= MAX_TITLES:
+        parts = [_mark(t, x, y, 3, "dot") for t in others]
+    else:
+        parts = [dots([(x(t.metrics.latency_ms), y(t.metrics.accuracy)) for t in others], "dots")]
+    parts.append(stairs([(x(t.metrics.latency_ms), y(t.metrics.accuracy)) for t in front], "front"))
+    parts += [_mark(t, x, y, 4, "fdot") for t in front]
+    return "".join(parts)
+
+
+def _mark(trial: Trial, x: Scale, y: Scale, radius: float, css: str) -> str:
+    metrics = trial.metrics
+    title = f"trial {trial.number}: {metrics.accuracy:.3f}, {metrics.latency_ms:.2f} ms, {trial.config}"
+    at = x(metrics.latency_ms), y(metrics.accuracy)
+    return dot(*at, radius, css, title)
+
+
+def _chosen_trial(summary: Mapping[str, Any], trials: Sequence[Trial]) -> Trial | None:
+    wanted = summary["best"]["config"]
+    return next((t for t in trials if t.config.to_dict()["layers"] == wanted["layers"]), None)
+
+
+def _chosen_ring(trial: Trial, marks: Sequence[_Certified], x: Scale, y: Scale) -> str:
+    """The chosen trial as the search saw it, tied to what the certificate says of it."""
+    at = x(trial.metrics.latency_ms), y(trial.metrics.accuracy)
+    ring = _mark(trial, x, y, 7.5, "ring")
+    ends = [(x(mark.latency_ms), y(mark.accuracy)) for mark in marks if mark.css == "chosen"]
+    return (polyline([at, ends[0]], "tie") if ends else "") + ring
+
+
+def _certified_mark(mark: _Certified, x: Scale, y: Scale) -> str:
+    at = x(mark.latency_ms)
+    bar = f'<path class="ci {mark.css}" d="M{at:.1f} {y(mark.low):.1f}V{y(mark.high):.1f}"/>'
+    return bar + diamond(at, y(mark.accuracy), 7, f"mark {mark.css}", mark.title)
+
+
+def _steps(numbers: Sequence[int], best: Sequence[float]) -> list[tuple[int, float]]:
+    """The trials where the best changed, the first and the last one included."""
+    last = len(numbers) - 1
+    return [(numbers[i], best[i]) for i in range(len(numbers)) if i in (0, last) or best[i] != best[i - 1]]

@@ -1,0 +1,157 @@
+"""Numbers and sentences that the table and the page share, so that they cannot say different things."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "matthews": "Matthews correlation",
+    "spearman": "Spearman correlation",
+    "pearson": "Pearson correlation",
+}
+CONTROL_NAMES = {"blocks": "counting blocks", "flops": "counting operations"}
+UNKNOWN = "-"
+
+
+def number(value: object, digits: int) -> str:
+    """A number with that many decimals and commas in thousands; a dash where it is not known."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return UNKNOWN
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text
+
+
+def interval(bounds: Sequence[object], digits: int) -> str:
+    """``[low, high]``."""
+    return f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
+
+
+def params(value: object) -> str:
+    """A number of parameters in millions, e.g. ``22.71 M``; all digits below 100,000."""
+    if isinstance(value, int | float) and abs(value) < 100_000:
+        return number(value, 0)
+    millions = value / 1e6 if isinstance(value, int | float) else None
+    return UNKNOWN if millions is None else f"{number(millions, 2)} M"
+
+
+def milliseconds(value: object) -> str:
+    """Milliseconds with two decimals, or none from a second on."""
+    return number(value, 0 if isinstance(value, int | float) and value >= 1000 else 2)
+
+
+def percent(value: object) -> str:
+    """A fraction as a percentage with one decimal, e.g. ``2.3 %``."""
+    return f"{number(value * 100, 1)} %" if isinstance(value, int | float) else UNKNOWN
+
+
+def metric_name(summary: Mapping[str, Any]) -> str:
+    """The task's metric in words."""
+    metric = str(summary["task"]["metric"])
+    return METRIC_NAMES.get(metric, metric)
+
+
+def latency_sentence(summary: Mapping[str, Any]) -> str:
+    """How much faster, and whether that was the aim."""
+    low, high = summary["latency_ratio_ci"]
+    text = (
+        f"The chosen subnet takes {number(summary['latency_ratio'], 3)} times as long as the full model "
+        f"(95 % interval {number(low, 3)} to {number(high, 3)})"
+    )
+    target, met = summary.get("target_ratio"), summary.get("target_met")
+    if target is None or met is None:
+        return f"{text}; no target was set."
+    if not met:
+        return f"{text}, which misses the target of {target:g}."
+    if summary["latency_ratio"] > target:
+        return f"{text}, which meets the target of {target:g} within the tolerance of 5 %."
+    return f"{text}, which meets the target of {target:g}."
+
+
+def accuracy_sentence(summary: Mapping[str, Any]) -> str:
+    """What was lost, on what, and whether that is more than chance."""
+    best = summary["best"]
+    loss = summary["loss_points"]
+    low, high = summary["loss_ci"]
+    where = f"on the {number(best['n_items'], 0)} items of the {best['split']} split"
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in (loss, low, high)):
+        return f"Its loss of {metric_name(summary)} {where} is not known."
+    verb = "loses"
+    if loss < 0:
+        verb, loss, low, high = "gains", -loss, -high, -low
+    text = (
+        f"It {verb} {number(loss, 1)} points of {metric_name(summary)} {where} "
+        f"(95 % interval {number(low, 1)} to {number(high, 1)}, paired)"
+    )
+    if low <= 0 <= high:
+        return f"{text}; with this many items that cannot be told from no difference."
+    return f"{text}."
+
+
+def setting_sentence(summary: Mapping[str, Any]) -> str:
+    """Where and with what it was timed."""
+    return f"Timed on {device_text(summary)}: {workload_text(summary)}."
+
+
+def device_text(summary: Mapping[str, Any]) -> str:
+    """The device on one line."""
+    device = summary["device"]
+    threads = device.get("threads")
+    parts = [str(device["name"])]
+    if device.get("kind"):
+        parts.append(str(device["kind"]))
+    if threads and device.get("kind") != "cuda":
+        parts.append(f"{threads} thread{'s' * (threads != 1)}")
+    if device.get("driver"):
+        parts.append(f"driver {device['driver']}")
+    if device.get("clock"):
+        parts.append(str(device["clock"]))
+    return ", ".join(parts)
+
+
+def workload_text(summary: Mapping[str, Any]) -> str:
+    """The workload on one line."""
+    workload = summary["workload"]
+    return (
+        f"batch {workload['batch_size']} x {workload['seq_len']} tokens, {workload['dtype']}, "
+        f"{workload.get('mode', 'eager')}"
+    )
+
+
+def latency_model_sentence(summary: Mapping[str, Any]) -> str:
+    """How wrong the predicted latencies are, beside simpler predictions."""
+    error = summary.get("latency_model") or {}
+    if error.get("mape") is None:
+        return "How wrong the predicted latencies are was not measured."
+    controls = [
+        f"{CONTROL_NAMES.get(name, name)} {percent(value)}"
+        for name, value in (error.get("controls") or {}).items()
+    ]
+    text = (
+        f"Predicted latencies were off by {percent(error['mape'])} on average for "
+        f"{error.get('n_held_out', 'some')} subnets that were held out"
+    )
+    if controls:
+        text += f" ({', '.join(controls)})"
+    if error.get("noise") is not None:
+        text += f"; timings repeat to {percent(error['noise'])}"
+    return f"{text}."
+
+
+def seconds_sentence(summary: Mapping[str, Any]) -> str:
+    """What the run spent its time on."""
+    parts = [f"{name} {number(value, 0)}" for name, value in summary["seconds"].items()]
+    return f"Seconds: {', '.join(parts)}." if parts else "The seconds of the phases are not known."
+
+
+def ratio_to_full(summary: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
+    """Latency of a subnet of the front over the full model's."""
+    if entry.get("latency_ratio") is not None:
+        return float(entry["latency_ratio"])
+    own, full = entry["latency_ms"], summary["full"]["latency_ms"]
+    return own / full if own and full else None

@@ -1,0 +1,134 @@
+"""The sentences say what the figures say, gains and misses included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlnas.report.wording import (
+    accuracy_sentence,
+    device_text,
+    interval,
+    latency_model_sentence,
+    latency_sentence,
+    metric_name,
+    milliseconds,
+    number,
+    params,
+    percent,
+    ratio_to_full,
+    seconds_sentence,
+    setting_sentence,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (1234.5, 1, "1,234.5"),
+        (-0.04, 1, "0.0"),
+        (-0.06, 1, "-0.1"),
+        (7, 0, "7"),
+        (None, 2, "-"),
+        (float("nan"), 2, "-"),
+        (float("inf"), 2, "-"),
+        ("7", 2, "-"),
+        (True, 0, "-"),
+    ],
+)
+def test_numbers_are_plain_and_unknown_ones_are_a_dash(value: object, digits: int, shown: str):
+    assert number(value, digits) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(22_713_216, "22.71 M"), (99_999, "99,999"), (0, "0"), (None, "-")]
+)
+def test_parameters_are_in_millions(value: object, shown: str):
+    assert params(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(6.834, "6.83"), (12345.6, "12,346"), (None, "-")])
+def test_milliseconds_lose_their_decimals_from_a_second_on(value: object, shown: str):
+    assert milliseconds(value) == shown
+
+
+def test_percentages_and_intervals():
+    assert percent(0.0234) == "2.3 %"
+    assert percent(None) == "-"
+    assert interval([0.1, None], 2) == "[0.10, -]"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target", "met", "end"),
+    [
+        (0.487, 0.5, True, "which meets the target of 0.5."),
+        (0.51, 0.5, True, "which meets the target of 0.5 within the tolerance of 5 %."),
+        (0.56, 0.5, False, "which misses the target of 0.5."),
+        (0.56, None, None, "; no target was set."),
+    ],
+)
+def test_the_target_is_said_to_be_met_or_missed(
+    summary: dict[str, Any], ratio: float, target: float | None, met: bool | None, end: str
+):
+    summary |= {"latency_ratio": ratio, "target_ratio": target, "target_met": met}
+    sentence = latency_sentence(summary)
+    assert sentence.startswith(f"The chosen subnet takes {ratio:.3f} times as long as the full model")
+    assert sentence.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("loss", "bounds", "parts"),
+    [
+        (2.1, [0.3, 3.9], ["It loses 2.1 points of accuracy", "interval 0.3 to 3.9, paired)."]),
+        (0.4, [-1.0, 1.8], ["loses 0.4", "-1.0 to 1.8", "cannot be told from no difference."]),
+        (-1.5, [-2.5, -0.5], ["It gains 1.5 points", "interval 0.5 to 2.5, paired)."]),
+        (None, [None, None], ["Its loss of accuracy on the 1,200 items of the test split is not known."]),
+    ],
+)
+def test_the_loss_is_said_with_its_doubt(
+    summary: dict[str, Any], loss: float | None, bounds: list[float], parts: list[str]
+):
+    summary |= {"loss_points": loss, "loss_ci": bounds}
+    for part in parts:
+        assert part in accuracy_sentence(summary)
+
+
+def test_metrics_have_names(summary: dict[str, Any]):
+    summary["task"]["metric"] = "matthews"
+    assert metric_name(summary) == "Matthews correlation"
+    summary["task"]["metric"] = "my_own"
+    assert metric_name(summary) == "my_own"
+
+
+def test_the_setting_names_device_and_workload(summary: dict[str, Any]):
+    assert setting_sentence(summary) == (
+        "Timed on Example CPU @ 2.00GHz, cpu, 1 thread: batch 1 x 64 tokens, float32, eager."
+    )
+
+
+def test_a_gpu_is_named_with_its_driver(summary: dict[str, Any]):
+    summary["device"] = {"name": "Example GPU", "kind": "cuda", "threads": 1, "driver": "555.1"}
+    assert device_text(summary) == "Example GPU, cuda, driver 555.1"
+
+
+def test_the_error_of_predicted_latencies_stands_beside_its_controls(summary: dict[str, Any]):
+    assert latency_model_sentence(summary) == (
+        "Predicted latencies were off by 2.3 % on average for 13 subnets that were held out "
+        "(counting blocks 11.4 %, counting operations 6.7 %); timings repeat to 2.1 %."
+    )
+    summary["latency_model"] = {"mape": 0.01, "n_held_out": 3}
+    assert latency_model_sentence(summary).endswith("3 subnets that were held out.")
+    del summary["latency_model"]
+    assert latency_model_sentence(summary).endswith("was not measured.")
+
+
+def test_seconds_are_listed(summary: dict[str, Any]):
+    assert seconds_sentence({"seconds": {"data": 3.1, "total": 9.6}}) == "Seconds: data 3, total 10."
+    assert seconds_sentence({"seconds": {}}) == "The seconds of the phases are not known."
+
+
+def test_a_measured_ratio_is_preferred_to_a_quotient(summary: dict[str, Any]):
+    assert ratio_to_full(summary, {"latency_ratio": 0.4, "latency_ms": 99.0}) == 0.4
+    assert ratio_to_full(summary, {"latency_ms": 7.01}) == pytest.approx(0.5)
+    assert ratio_to_full(summary, {"latency_ms": None}) is None
