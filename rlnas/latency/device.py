@@ -31,6 +31,8 @@ class DeviceInfo:
         name: The model's name, e.g. ``"NVIDIA H100 80GB HBM3"``.
         threads: Torch threads while timing.
         driver: Driver and CUDA version, or None on a CPU.
+        clock: What counts as time: ``"processor time"`` of the process on a CPU (wall-clock time
+            less what other programs took, see `CpuClock`), ``"CUDA events"`` on a GPU.
         versions: Of Python (major.minor), torch and transformers.
     """
 
@@ -38,13 +40,14 @@ class DeviceInfo:
     name: str
     threads: int = TIMED_THREADS
     driver: str | None = None
+    clock: str = "processor time"
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", dict(self.versions))
 
     def __str__(self) -> str:
-        parts = [f"{self.kind} {self.name}", f"{self.threads} thread{'s' * (self.threads != 1)}"]
+        parts = [f"{self.kind} {self.name}", f"{self.threads} thread{'s' * (self.threads != 1)}", self.clock]
         if self.driver is not None:
             parts.append(f"driver {self.driver}")
         parts += [f"{package} {number}" for package, number in sorted(self.versions.items())]
@@ -99,11 +102,12 @@ def describe_device(device: str, *, threads: int = TIMED_THREADS) -> DeviceInfo:
         "transformers": _version_of("transformers"),
     }
     if chosen == "cpu":
-        return DeviceInfo("cpu", _cpu_name(), threads, None, versions)
+        return DeviceInfo("cpu", _cpu_name(), threads, versions=versions)
     import torch
 
     driver = f"{_nvidia_driver()}, CUDA {torch.version.cuda}"
-    return DeviceInfo("cuda", torch.cuda.get_device_name(chosen), threads, driver, versions)
+    name = torch.cuda.get_device_name(chosen)
+    return DeviceInfo("cuda", name, threads, driver, "CUDA events", versions)
 
 
 @contextmanager

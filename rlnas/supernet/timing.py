@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rlnas.space import ModelShape
+    from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.supernet.supernet import Supernet
     from rlnas.workload import Workload
 
@@ -59,6 +60,7 @@ class TimedModel:
         self._device = device
         self._dtype: torch.dtype = getattr(torch, workload.dtype)
         self._inputs = example_inputs(supernet.model.config.vocab_size, workload, device)
+        self._embeddings: nn.Module | None = None
 
     @property
     def shape(self) -> ModelShape:
@@ -67,9 +69,16 @@ class TimedModel:
 
     def model_call(self, config: SubnetConfig) -> Callable[[], object]:
         """One forward pass of a subnet."""
+        return inference_call(self._extract(config), self._inputs)
+
+    def _extract(self, config: SubnetConfig) -> SubnetModel:
+        """A stand-alone subnet; the embeddings, most of a small one's memory, are shared by all."""
         model = self._supernet.extract(config)
         model.to(device=self._device, dtype=self._dtype)  # type: ignore[call-arg]
-        return inference_call(model, self._inputs)
+        if self._embeddings is None:
+            self._embeddings = model.embeddings
+        model.embeddings = self._embeddings
+        return model
 
     def block_call(self, kind: str, size: int) -> Callable[[], object]:
         """One attention or FFN block of the first layer.
@@ -85,10 +94,8 @@ class TimedModel:
             raise ValueError(f"kind must be 'attention' or 'ffn', but got kind={kind!r}")
         first = LayerConfig(size, 0) if kind == "attention" else LayerConfig(0, size)
         rest = (LayerConfig(0, 0),) * (self.shape.num_hidden_layers - 1)
-        model = self._supernet.extract(SubnetConfig((first, *rest)))
-        layer = model.layers[0].to(device=self._device, dtype=self._dtype)
+        model = self._extract(SubnetConfig((first, *rest)))
         with torch.inference_mode():
-            embeddings = model.embeddings.to(device=self._device, dtype=self._dtype)
-            hidden = embeddings(self._inputs["input_ids"])
+            hidden = model.embeddings(self._inputs["input_ids"])
         mask = model.attention_mask(self._inputs["attention_mask"])
-        return inference_call(layer, {"hidden": hidden, "mask": mask})
+        return inference_call(model.layers[0], {"hidden": hidden, "mask": mask})

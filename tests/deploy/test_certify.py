@@ -221,7 +221,7 @@ def made(ratio: float, target: float | None, note: str | None = None) -> Certifi
         split="test",
         n_items=1200,
         workload=WORKLOAD,
-        device=DeviceInfo("cpu", "Example CPU", 1, None, {"torch": "2.13.0"}),
+        device=DeviceInfo("cpu", "Example CPU", versions={"torch": "2.13.0"}),
         note=note,
     )
 

@@ -102,9 +102,9 @@ def test_a_package_that_is_missing_has_no_version(monkeypatch):
 
 
 def test_a_description_survives_json():
-    info = DeviceInfo("cuda", "H100", 2, "550, CUDA 12.8", {"torch": "2.13.0"})
+    info = DeviceInfo("cuda", "H100", 2, "550, CUDA 12.8", "CUDA events", {"torch": "2.13.0"})
     assert DeviceInfo(**info.to_dict()) == info
-    assert str(info) == "cuda H100, 2 threads, driver 550, CUDA 12.8, torch 2.13.0"
+    assert str(info) == "cuda H100, 2 threads, CUDA events, driver 550, CUDA 12.8, torch 2.13.0"
 
 
 def test_timing_runs_on_one_thread_and_puts_the_threads_back():

@@ -18,7 +18,7 @@ from rlnas.space import LayerConfig, ModelShape, SubnetConfig
 from rlnas.workload import Workload
 
 SHAPE = ModelShape(num_hidden_layers=3, num_attention_heads=4, intermediate_size=16, hidden_size=8)
-DEVICE = DeviceInfo("cpu", "Some CPU", 1, None, {"torch": "2.13.0"})
+DEVICE = DeviceInfo("cpu", "Some CPU", versions={"torch": "2.13.0"})
 HEADS = (0, 1, 2, 4)
 UNITS = (0, 8, 16)
 
