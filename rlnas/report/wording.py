@@ -107,6 +107,8 @@ def device_text(summary: Mapping[str, Any]) -> str:
         parts.append(str(device["kind"]))
     if threads and device.get("kind") != "cuda":
         parts.append(f"{threads} thread{'s' * (threads != 1)}")
+    if device.get("clock"):
+        parts.append(str(device["clock"]))
     if device.get("driver"):
         parts.append(f"driver {device['driver']}")
     if device.get("clock"):

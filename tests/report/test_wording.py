@@ -107,9 +107,15 @@ def test_the_setting_names_device_and_workload(summary: dict[str, Any]):
     )
 
 
-def test_a_gpu_is_named_with_its_driver(summary: dict[str, Any]):
-    summary["device"] = {"name": "Example GPU", "kind": "cuda", "threads": 1, "driver": "555.1"}
-    assert device_text(summary) == "Example GPU, cuda, driver 555.1"
+def test_a_gpu_is_named_with_its_clock_and_driver():
+    device = {
+        "name": "Example GPU",
+        "kind": "cuda",
+        "threads": 1,
+        "clock": "CUDA events",
+        "driver": "555.1",
+    }
+    assert device_text({"device": device}) == "Example GPU, cuda, CUDA events, driver 555.1"
 
 
 def test_the_error_of_predicted_latencies_stands_beside_its_controls(summary: dict[str, Any]):
