@@ -111,8 +111,6 @@ def device_text(summary: Mapping[str, Any]) -> str:
         parts.append(str(device["clock"]))
     if device.get("driver"):
         parts.append(f"driver {device['driver']}")
-    if device.get("clock"):
-        parts.append(str(device["clock"]))
     return ", ".join(parts)
 
 
