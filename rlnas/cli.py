@@ -6,11 +6,13 @@ Heavy packages are imported inside the commands, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import importlib.util
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,20 +309,21 @@ def make_reward(
 
 
 def _imported(name: str) -> Reward:
-    module_name, separator, function_name = name.partition(":")
-    if not separator:
-        raise RewardError(
-            f"--reward={name} is unknown; give one of {', '.join(REWARDS)}, or package.module:function"
-        )
+    module_name, _, function_name = name.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        close = difflib.get_close_matches(name, REWARDS, n=1)
+        known = f"give one of {', '.join(REWARDS)}, or package.module:function"
+        raise RewardError(f"--reward={name} is unknown; {f'did you mean {close[0]}?' if close else known}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a reward may lie beside the data
     try:
-        reward = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
         raise RewardError(f"--reward={name}: cannot import the module {module_name!r}: {error}") from error
-    except AttributeError as error:
-        raise RewardError(f"--reward={name}: {module_name!r} has no {function_name!r}") from error
-    if not callable(reward):
+    reward = getattr(module, function_name, None)
+    if reward is None:
+        raise RewardError(f"--reward={name}: the module {module_name!r} has no {function_name!r}")
+    if not callable(reward) or isinstance(reward, type):
         raise RewardError(f"--reward={name}: {function_name!r} is {reward!r}, not a function of Metrics")
     result: Reward = reward
     return result

@@ -36,7 +36,16 @@ class MeasuredTrial:
 
 
 def finalists(result: Result, n_front: int = 8, n_best: int = 4) -> list[Trial]:
-    """The trials worth measuring: those of highest reward, and the Pareto front thinned evenly."""
+    """The trials worth measuring: those of highest reward, and the Pareto front thinned evenly.
+
+    Args:
+        result: A search with at least one trial.
+        n_front: Trials of the front at most, at least 2; its two ends are always among them.
+        n_best: Trials of highest reward.
+
+    Returns:
+        Distinct trials by ascending predicted latency.
+    """
     front = list(result.pareto_front)
     if len(front) > n_front:
         last = len(front) - 1

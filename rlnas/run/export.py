@@ -48,6 +48,8 @@ def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:
     read_json(folder.config)
     with History.read(folder.path) as history:
         trials = history.trials
+    if not trials:
+        raise RunFolderError(f"the run in {str(folder.path)!r} has no trial yet; go on with it (--resume)")
     if not 0 <= number < len(trials):
         raise RunFolderError(
             f"the run in {str(folder.path)!r} has trials 0 to {len(trials) - 1}, but got trial {number}"

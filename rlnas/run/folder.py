@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-FREE_TO_CHANGE = ("budget",)
+FREE_TO_CHANGE = ("budget", "allow_foreign_table")
+"""Settings that a resumed run may have otherwise: it may grow, and may have moved to another device."""
 
 
 class RunFolder:
@@ -45,11 +46,14 @@ class RunFolder:
     def open(self, settings: Mapping[str, str], *, resume: bool) -> None:
         """Begin a run in this folder, or go on with the one that is there.
 
+        A run that ended before its first result, e.g. by a misspelt task, leaves nothing to go on with.
+
         Raises:
             RunFolderError: If the folder cannot be written, or holds a run and `resume` is False.
             HistoryError: If the run that is there had other settings.
         """
-        if self.config.is_file():
+        results = (self.data, self.latency, self.checkpoints, self.supernet, self.history, self.summary)
+        if self.config.is_file() and any(path.exists() for path in results):
             if not resume:
                 raise RunFolderError(
                     f"{str(self.path)!r} already holds a run; go on with it (--resume), "

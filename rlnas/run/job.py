@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
+from types import FunctionType
 from typing import TYPE_CHECKING
 
+from rlnas.errors import BudgetError
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
@@ -47,6 +50,9 @@ class Schedule:
         batch_size: Items per step.
         learning_rate: Peak learning rate of the encoder.
         freeze_embeddings: Whether the embeddings stay as they are.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     full_epochs: int = 1
@@ -60,6 +66,14 @@ class Schedule:
         for name in ("full_epochs", "epochs", "finish_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, but got {name}={getattr(self, name)}")
+        if self.batch_size < 1:
+            raise ValueError(
+                f"the batch size of training must be at least 1, but got batch_size={self.batch_size}"
+            )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(
+                f"learning_rate must be a number above 0, but got learning_rate={self.learning_rate}"
+            )
 
     @property
     def total_epochs(self) -> int:
@@ -86,6 +100,10 @@ class Job:
         latency_table: File of a latency table to use instead of calibrating, or None.
         allow_foreign_table: Whether that table may be of another device or workload.
         trust_remote_code: Whether code inside the checkpoint may run.
+
+    Raises:
+        BudgetError: If `budget` is less than 1.
+        ValueError: If `seed` is negative.
     """
 
     model: str
@@ -103,14 +121,29 @@ class Job:
     allow_foreign_table: bool = False
     trust_remote_code: bool = False
 
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise BudgetError(f"budget must be at least 1 trial, but got budget={self.budget}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, but got seed={self.seed}")
+
     def settings(self) -> dict[str, str]:
-        """Every setting as text; all but the budget must be equal when a run is resumed."""
+        """Every setting as text, for comparing a run with one that is resumed."""
         values: dict[str, str] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, DataSource | Schedule | Workload):
-                values |= {part.name: str(getattr(value, part.name)) for part in fields(value)}
+                for part in fields(value):
+                    # The workload has a batch size too.
+                    prefix = "train_" if isinstance(value, Schedule) and part.name == "batch_size" else ""
+                    values[prefix + part.name] = str(getattr(value, part.name))
             else:
-                # A function's repr holds its address, which is another in every process.
-                values[entry.name] = re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+                values[entry.name] = _describe(value)
         return values
+
+
+def _describe(value: object) -> str:
+    """Text that is the same in every process: without memory addresses."""
+    if isinstance(value, FunctionType):
+        return f"{value.__module__}:{value.__qualname__}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))

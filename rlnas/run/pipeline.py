@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.loop import search
 from rlnas.run.delivery import deliver
-from rlnas.run.folder import RunFolder, read_json
+from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json
 from rlnas.run.inputs import prepare_inputs
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run_search(
     job: Job, inputs: Inputs, evaluator: SupernetEvaluator, folder: RunFolder, *, progress: bool
 ) -> Result:
     """Let the controller search; the history lies in the folder."""
-    own = ("seed", "reward", "controller", "budget")  # the search records these itself
+    own = ("seed", "reward", "controller", *FREE_TO_CHANGE)  # the search records the first three itself
     settings = {key: value for key, value in job.settings().items() if key not in own}
     with tqdm(total=job.budget, desc="search", disable=not progress) as bar:
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 from typing import TYPE_CHECKING
 
+from rlnas.errors import CheckpointError
 from rlnas.run.folder import write_folder
 from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, Supernet
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.supernet.training import prepare
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
     from rlnas.space import SubnetConfig
@@ -35,18 +39,28 @@ def load_supernet(job: Job, task: Task) -> Supernet:
 
 
 def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
-    """The furthest trained state that lies in the folder, else the checkpoint."""
+    """The furthest trained state that lies in the folder, else the checkpoint.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is not fine-tuned and no training is asked for.
+    """
     for path in (folder.supernet, folder.finetuned):
         if path.is_dir():
             return Supernet.load(path, device=job.device)
-    return load_supernet(job, task)
+    supernet = load_supernet(job, task)
+    if not supernet.fine_tuned and job.schedule.full_epochs == 0:
+        raise CheckpointError(
+            f"the checkpoint {str(job.model)!r} has no trained classifier for this task, so nothing tells "
+            "its better parts from its worse ones; train it first (--full-epochs 1), or give a checkpoint "
+            "that is fine-tuned on the task"
+        )
+    return supernet
 
 
 def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, *, progress: bool) -> None:
     """Fine-tune if need be, order by importance, share the weights; each stage is kept.
 
     Raises:
-        CheckpointError: If the checkpoint is not fine-tuned and no training is asked for.
         TrainingError: If the loss is not a finite number.
     """
     if folder.supernet.is_dir():
@@ -77,10 +91,9 @@ def finish_subnet(
     subnet = supernet.extract(config)
     if job.schedule.finish_epochs:
         finisher = SubnetFinisher(_optimisation(job, job.schedule.finish_epochs))
-        checkpoint = folder.checkpoints / "finish.pt"
+        checkpoint = _finish_checkpoint(folder, config)
         finisher.finish(subnet, supernet, task.train, checkpoint=checkpoint, progress=progress)
-    with contextlib.suppress(OSError):  # left alone where a checkpoint of another kind lies in it
-        folder.checkpoints.rmdir()
+    _tidy(folder)
     return subnet
 
 
@@ -92,7 +105,23 @@ def train_baseline(job: Job, task: Task, folder: RunFolder, *, progress: bool) -
         epochs -= job.schedule.full_epochs
     trainer = FullTrainer(_optimisation(job, epochs))
     trainer.train(baseline, task, checkpoint=folder.checkpoints / "baseline.pt", progress=progress)
+    _tidy(folder)
     return baseline
+
+
+def _finish_checkpoint(folder: RunFolder, config: SubnetConfig) -> Path:
+    """Of this subnet: a killed run measures again, and may then choose another one."""
+    digest = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
+    chosen = folder.checkpoints / f"finish-{digest}.pt"
+    for path in folder.checkpoints.glob("finish-*.pt"):
+        if path != chosen:
+            path.unlink()
+    return chosen
+
+
+def _tidy(folder: RunFolder) -> None:
+    with contextlib.suppress(OSError):  # left alone where another checkpoint lies in it
+        folder.checkpoints.rmdir()
 
 
 def _optimisation(job: Job, epochs: int) -> Optimisation:
