@@ -437,14 +437,14 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlnas.report import write_report
+    from rlnas.report import read_summary, write_report
     from rlnas.run.folder import RunFolder, read_json
 
     folder = RunFolder(options.folder)
     read_json(folder.config)  # says so if this is no run
     if not folder.summary.is_file():
         raise RunFolderError(f"the run in {str(options.folder)!r} is not finished: {_progress(folder)}")
-    summary = read_json(folder.summary)
+    summary = read_summary(options.folder)
     write_report(options.folder)
     _show(summary, options.folder)
 

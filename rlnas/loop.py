@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,6 @@ from rlnas.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -57,7 +57,7 @@ def search(
     *,
     budget: int,
     seed: int = 0,
-    path: Path | None = None,
+    path: str | Path | None = None,
     resume: bool = False,
     latency: LatencyModel | None = None,
     importance: npt.NDArray[np.float64] | None = None,
@@ -94,7 +94,7 @@ def search(
         resume: Whether to go on with the trials that are stored in `path`.
         latency: Predicts latencies; by default that of the evaluator, if it has one.
         importance: Shape ``(len(space.nvec),)``, the importance of the block at each position;
-            by default that of the evaluator, if it has one.
+            by default that of the evaluator, if it has one for the positions of this space.
         settings: Further values that have to be equal for a resume, e.g. the task's name.
         progress: Called with the number of trials and the best one after each batch that
             brought new trials, replayed ones included.
@@ -116,10 +116,11 @@ def search(
         raise BudgetError(f"budget must be at least 1 trial, but got budget={budget}")
     if isinstance(evaluator, InformedEvaluator):
         latency = evaluator.latency if latency is None else latency
-        importance = evaluator.importance if importance is None else importance
+        importance = _fitting(evaluator.importance, space) if importance is None else importance
     problem = _state_problem(space, reward, latency, importance)
     known = _describe_search(problem, controller, seed, settings or {})
-    with History.open(path, known, resume=resume) as history:
+    folder = None if path is None else Path(path)
+    with History.open(folder, known, resume=resume) as history:
         desk = _Desk(problem, evaluator, history, budget, progress)
         try:
             controller.search(problem, desk.evaluate, budget, seed)
@@ -310,6 +311,14 @@ def _state_problem(
         reference_ms=None if latency is None else reference_ms,
         importance=importance,
     )
+
+
+def _fitting(
+    importance: npt.NDArray[np.float64] | None, space: SearchSpace
+) -> npt.NDArray[np.float64] | None:
+    """An evaluator knows its blocks, not the space: of another space it knows nothing."""
+    fits = importance is not None and importance.shape == (len(space.nvec),)
+    return importance if fits else None
 
 
 def _predict(latency: LatencyModel, configs: Sequence[SubnetConfig]) -> list[float]:

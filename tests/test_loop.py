@@ -25,7 +25,7 @@ from rlnas.history import FILE_NAME, History
 from rlnas.loop import MAX_FRUITLESS, SearchEnd, search
 from rlnas.metrics import Metrics
 from rlnas.rewards import LatencyTarget, LinearPenalty
-from rlnas.space import LayerConfig, LayerwiseSpace, ModelShape, SubnetConfig
+from rlnas.space import LayerConfig, LayerwiseSpace, ModelShape, SubnetConfig, UniformSpace
 from rlnas.tabular import additive_task
 
 SPACE = LayerwiseSpace.for_model(ModelShape(2, 4, 8, 8))  # 625 members
@@ -529,3 +529,23 @@ def test_a_search_killed_at_ten_moments_ends_like_an_unbroken_one(tmp_path):
     assert rows(killed) == rows(unbroken)
     assert len(rows(killed)) == 300
     assert len(judged.splitlines()) == 300 - n_stored[-1], "a stored trial was judged again"
+
+
+def test_importance_of_other_positions_is_left_out_of_the_problem():
+    space = UniformSpace(3, (1, 2, 3), (2, 4), (8, 16))
+    seen = []
+
+    class Evaluator:
+        latency = staticmethod(lambda configs: [float(len(config.layers)) for config in configs])
+        importance = np.ones(6)
+
+        def __call__(self, configs):
+            return [Metrics(0.5) for _ in configs]
+
+    class Looker:
+        def search(self, problem, evaluate, budget, seed):
+            seen.append(problem.importance)
+            evaluate([problem.space.smallest()])
+
+    search(space, Evaluator(), lambda metrics: metrics.accuracy, Looker(), budget=1)
+    assert seen == [None]

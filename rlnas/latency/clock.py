@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Elsewhere (Windows) processor time advances in steps of 16 ms.
 _HAS_FINE_PROCESS_TIME = time.get_clock_info("process_time").implementation.startswith("clock_gettime")
 
+CPU_CLOCK = "processor time" if _HAS_FINE_PROCESS_TIME else "wall clock"
+"""What `CpuClock` counts by default on this machine."""
+
 
 class Clock(Protocol):
     """Times calls on one device."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import DeviceError
+from rlnas.latency.clock import CPU_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +48,11 @@ class DeviceInfo:
         object.__setattr__(self, "versions", dict(self.versions))
 
     def __str__(self) -> str:
-        parts = [f"{self.kind} {self.name}", f"{self.threads} thread{'s' * (self.threads != 1)}", self.clock]
+        parts = [
+            f"{self.kind} {self.name}",
+            f"{self.threads} thread{'s' * (self.threads != 1)}",
+            self.clock,
+        ]
         if self.driver is not None:
             parts.append(f"driver {self.driver}")
         parts += [f"{package} {number}" for package, number in sorted(self.versions.items())]
@@ -102,7 +107,7 @@ def describe_device(device: str, *, threads: int = TIMED_THREADS) -> DeviceInfo:
         "transformers": _version_of("transformers"),
     }
     if chosen == "cpu":
-        return DeviceInfo("cpu", _cpu_name(), threads, versions=versions)
+        return DeviceInfo("cpu", _cpu_name(), threads, clock=CPU_CLOCK, versions=versions)
     import torch
 
     driver = f"{_nvidia_driver()}, CUDA {torch.version.cuda}"

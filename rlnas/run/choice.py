@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlnas.deploy.certify import TARGET_TOLERANCE
 from rlnas.latency import clock_for, compare_timings, measure, timing_conditions
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from rlnas.supernet import Supernet
     from rlnas.supernet.timing import TimedModel
     from rlnas.trial import Trial
-
-TOLERANCE = 1.05
-"""A target counts as met up to this factor: about the noise of a good measurement."""
-
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTrial:
@@ -84,7 +81,7 @@ def choose(measured: Sequence[MeasuredTrial], target_ratio: float | None) -> Mea
     """
     if target_ratio is None:
         return max(measured, key=lambda entry: entry.trial.reward)
-    meeting = [entry for entry in measured if entry.ratio <= TOLERANCE * target_ratio]
+    meeting = [entry for entry in measured if entry.ratio <= TARGET_TOLERANCE * target_ratio]
     if not meeting:
         return min(measured, key=lambda entry: entry.ratio)
     return max(meeting, key=lambda entry: entry.trial.reward)

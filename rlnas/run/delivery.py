@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ def _summary(
             "n_final": len(task.final),
             "final_split": task.final.name,
         },
+        "shape": asdict(inputs.supernet.shape),
         "device": certified["device"],
         "workload": certified["workload"],
         "versions": {name: _version(name) for name in VERSIONED},
