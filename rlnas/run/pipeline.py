@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.loop import search
+from rlnas.report import write_report
 from rlnas.run.delivery import deliver
 from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json
 from rlnas.run.inputs import prepare_inputs
@@ -45,6 +46,8 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
     folder.open(job.settings(), resume=resume)
     if folder.is_finished(job.budget):
         logger.info("the run in %s is finished; delete the folder to run it anew", folder.path)
+        if not folder.report.is_file():  # killed between the two
+            write_report(folder.path)
         return read_json(folder.summary)
     inputs = prepare_inputs(job, folder, progress=progress)
     with folder.phase("search"):
