@@ -179,10 +179,24 @@ def _read_weights(
 
 def _read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"cannot read the tokenizer of the checkpoint {name!r}: {reason}") from error
+    check_vocabulary(tokenizer, name)
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Whether a tokenizer knows any word: transformers makes an empty one where the files are lacking.
+
+    Raises:
+        CheckpointError: If it knows nothing but special tokens.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"the checkpoint {name!r} holds no vocabulary; add the tokenizer.json that it was trained with"
+        )
 
 
 def _sizes(family: Family, config: PretrainedConfig, pooling: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError
 from rlnas.space import ModelShape
-from rlnas.supernet.checkpoint import load_checkpoint, quiet_transformers
+from rlnas.supernet.checkpoint import check_vocabulary, load_checkpoint, quiet_transformers
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
@@ -255,6 +255,7 @@ class Supernet:
             if info["missing_keys"]:  # transformers would fill them with random numbers
                 raise ValueError(f"it lacks the weight {sorted(info['missing_keys'])[0]!r}")
             tokenizer = AutoTokenizer.from_pretrained(path, config=config)
+            check_vocabulary(tokenizer, str(path))
             importance = state["block_importance"]
             return cls(
                 model.to(device).eval(),  # type: ignore[arg-type]

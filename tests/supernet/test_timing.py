@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from rlnas.errors import CheckpointError
+from rlnas.space import LayerConfig, SubnetConfig
+from rlnas.supernet import Supernet
+from rlnas.supernet.timing import TimedModel, example_inputs
+from rlnas.workload import Workload
+
+WORKLOAD = Workload(batch_size=2, seq_len=9)
+
+
+def test_example_inputs_have_the_shape_of_the_workload_and_no_padding():
+    inputs = example_inputs(30000, WORKLOAD, "cpu")
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape == (2, 9)
+    assert inputs["attention_mask"].all()
+    assert inputs["input_ids"].min() >= 1000  # none of the special tokens
+    assert inputs["input_ids"].max() < 30000
+
+
+def test_example_inputs_are_always_the_same():
+    first = example_inputs(30000, WORKLOAD, "cpu")["input_ids"]
+    torch.manual_seed(7)
+    assert torch.equal(first, example_inputs(30000, WORKLOAD, "cpu")["input_ids"])
+    assert first.unique().numel() > 1
+
+
+def test_small_vocabularies_have_example_inputs_too(supernet):
+    ids = example_inputs(supernet.model.config.vocab_size, WORKLOAD, "cpu")["input_ids"]
+    assert 0 < ids.min() <= ids.max() < supernet.model.config.vocab_size
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_call_runs_the_whole_subnet_in_the_workloads_format(supernet, dtype):
+    workload = Workload(batch_size=2, seq_len=9, dtype=dtype)
+    model, config = TimedModel(supernet, workload), tiny.random_configs(supernet, 3)[2]
+    logits = model.model_call(config)().logits
+    assert logits.dtype == getattr(torch, dtype)
+    assert logits.shape == (2, 3)
+    assert logits.is_inference()
+    extracted = supernet.extract(config).to(logits.dtype)
+    with torch.inference_mode():
+        expected = extracted(**example_inputs(supernet.model.config.vocab_size, workload, "cpu")).logits
+    assert torch.equal(logits, expected)
+
+
+def record_linears(monkeypatch):
+    """Shapes of the weights and the inputs of every matrix product."""
+    seen, linear = [], torch.nn.functional.linear
+
+    def recording(inputs, weight, bias=None):
+        seen.append((tuple(inputs.shape), tuple(weight.shape), weight.is_contiguous()))
+        return linear(inputs, weight, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", recording)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "shapes"),
+    [
+        ("attention", 3, [((2, 9, 32), (24, 32))] * 3 + [((2, 9, 24), (32, 24))]),
+        ("ffn", 12, [((2, 9, 32), (12, 32)), ((2, 9, 12), (32, 12))]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_block_call_runs_that_block_alone_at_its_size(supernet, monkeypatch, kind, size, shapes, dtype):
+    workload = Workload(batch_size=2, seq_len=9, dtype=dtype)
+    call = TimedModel(supernet, workload).block_call(kind, size)
+    seen = record_linears(monkeypatch)
+    hidden = call()
+    assert [(inputs, weight) for inputs, weight, _ in seen] == shapes
+    assert all(contiguous for _, _, contiguous in seen)
+    assert hidden.shape == (2, 9, tiny.HIDDEN)
+    assert hidden.dtype == getattr(torch, dtype)
+    assert torch.isfinite(hidden).all()
+
+
+def test_calls_give_the_same_each_time(bert):
+    call = TimedModel(bert, WORKLOAD).block_call("ffn", 5)
+    assert torch.equal(call(), call())
+
+
+def test_timing_leaves_the_supernet_as_it_is(bert):
+    before = {name: weight.clone() for name, weight in bert.model.state_dict().items()}
+    model = TimedModel(bert, Workload(seq_len=9, dtype="bfloat16"))
+    model.model_call(bert.shape.full)()
+    model.block_call("attention", 2)()
+    after = bert.model.state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+def test_even_a_subnet_without_layers_can_be_timed(bert):
+    model = TimedModel(bert, WORKLOAD)
+    assert model.shape == bert.shape
+    empty = SubnetConfig((LayerConfig(0, 0),) * tiny.NUM_LAYERS)
+    assert model.model_call(empty)().logits.shape == (2, 3)
+
+
+def test_another_kind_of_block_is_refused(bert):
+    with pytest.raises(ValueError, match="kind must be 'attention' or 'ffn', but got kind='pooler'"):
+        TimedModel(bert, WORKLOAD).block_call("pooler", 1)
+
+
+def test_texts_beyond_the_checkpoints_positions_are_refused(checkpoints, family):
+    supernet = Supernet.from_pretrained(checkpoints[family], tiny.make_task())
+    full = TimedModel(supernet, Workload(seq_len=tiny.POSITIONS)).model_call(supernet.shape.full)
+    assert full().logits.shape == (1, 3)
+    with pytest.raises(
+        CheckpointError, match="positions for 40 tokens at most, but the workload has seq_len=41"
+    ):
+        TimedModel(supernet, Workload(seq_len=tiny.POSITIONS + 1))
