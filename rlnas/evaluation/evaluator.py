@@ -61,7 +61,7 @@ class SupernetEvaluator:
         self._split = task.search if split is None else split
         self._latency = latency
         if precision == "auto":
-            gains = gains_from_bfloat16(supernet.device, training=False)
+            gains = gains_from_bfloat16(supernet.device)
             precision = "bfloat16" if gains else "float32"
         if precision not in PRECISIONS:
             raise ValueError(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlnas.supernet.timing import TimedModel
     from rlnas.trial import Trial
 
+
 @dataclass(frozen=True, slots=True)
 class MeasuredTrial:
     """A trial with its latency measured beside the full model's.

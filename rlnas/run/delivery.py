@@ -13,9 +13,10 @@ import numpy as np
 from rlnas.deploy import certify, export
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report import write_report
+from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import choose, finalists, measure_trials
 from rlnas.run.folder import write_folder, write_json
-from rlnas.run.training import finish_subnet, train_baseline
+from rlnas.run.training import finish_subnet
 from rlnas.scores import score_interval
 from rlnas.supernet.timing import TimedModel
 
@@ -70,9 +71,7 @@ def deliver(
         subnet = finish_subnet(job, inputs.supernet, config, inputs.task, folder, progress=progress)
         write_folder(folder.best, lambda path: export(inputs.supernet, config, path, weights=subnet))
     with folder.phase("baseline"):
-        if not folder.full.is_dir():
-            baseline = train_baseline(job, inputs.task, folder, progress=progress)
-            write_folder(folder.full, lambda path: export(baseline, baseline.shape.full, path))
+        train_baseline(job, inputs.task, folder, progress=progress)
     with folder.phase("certify"):
         certificate = certify(
             folder.best,
@@ -101,7 +100,7 @@ def _summary(
 ) -> dict[str, Any]:
     """Everything but what is known of single subnets; `docs/metrics.md` defines each number."""
     task, certified = inputs.task, certificate.to_dict()
-    seconds = folder.seconds()
+    settings, seconds = job.settings(), folder.seconds()
     return {
         "rlnas_version": _version("rlnas"),
         "model": _display_name(job.model),
@@ -117,8 +116,8 @@ def _summary(
         "device": certified["device"],
         "workload": certified["workload"],
         "versions": {name: _version(name) for name in VERSIONED},
-        "controller": str(job.controller),
-        "reward": job.settings()["reward"],
+        "controller": settings["controller"],
+        "reward": settings["reward"],
         "budget": job.budget,
         "seed": job.seed,
         "n_trials": len(result.trials),
@@ -127,9 +126,15 @@ def _summary(
         **{name: certified[name] for name in CERTIFIED},
         "latency_model": _latency_model(inputs),
         "last64_mean_reward": float(np.mean(result.episode_rewards[-LAST_EPISODES:])),
-        "item_passes": job.schedule.total_epochs,
+        "item_passes": item_passes(job, folder),
         "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
     }
+
+
+def item_passes(job: Job, folder: RunFolder) -> int:
+    """Passes over the training items that the chosen subnet and the baseline have behind them here."""
+    was_fine_tuned = "finetune" not in folder.seconds()
+    return job.schedule.total_epochs - (job.schedule.full_epochs if was_fine_tuned else 0)
 
 
 def _full_ms(inputs: Inputs) -> float:

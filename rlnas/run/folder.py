@@ -35,6 +35,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.supernet = path / "supernet"
         self.full = path / "full"
+        self.baseline = path / "baseline.json"
         self.latency = path / "latency.json"
         self.history = path / "history.sqlite"
         self.controller = path / "controller.zip"

@@ -15,7 +15,7 @@ from rlnas.errors import InfeasibleTargetError
 from rlnas.latency import LatencyTable, describe_device
 from rlnas.protocols import RelativeReward, TargetedReward
 from rlnas.run.folder import write_folder
-from rlnas.run.training import furthest_supernet, train_supernet
+from rlnas.run.training import furthest_supernet
 from rlnas.space import LayerwiseSpace
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Inputs:
 
     Attributes:
         task: The data.
-        supernet: With trained, ordered, shared weights.
+        supernet: The checkpoint, or how far its training has come.
         space: The configs on offer.
         latency: Predicts their latencies.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
@@ -47,10 +47,10 @@ class Inputs:
 
 
 def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
-    """Load the data, calibrate, check the target, train the shared weights.
+    """Load the data and the checkpoint, calibrate, check the target.
 
-    Calibration comes first because time does not depend on weights: a target that cannot be
-    reached is refused before anything is trained.
+    Calibration comes before training because time does not depend on weights: a target that
+    cannot be reached is refused before anything is trained.
 
     Raises:
         RLNASError: One of its kinds, for bad input.
@@ -67,7 +67,6 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         latency = _latency(job, supernet, space, folder, progress=progress)
     logger.info("latency: %s", latency)
     target_ratio = _target_ratio(job, space, latency)
-    train_supernet(job, supernet, task, folder, progress=progress)
     return Inputs(task, supernet, space, latency, target_ratio)
 
 

@@ -77,7 +77,7 @@ class Schedule:
 
     @property
     def total_epochs(self) -> int:
-        """Item passes that the chosen subnet has behind it; the baseline gets as many."""
+        """Item passes of a checkpoint that is not fine-tuned on the task."""
         return self.full_epochs + self.epochs + self.finish_epochs
 
 

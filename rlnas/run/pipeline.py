@@ -11,9 +11,11 @@ from tqdm.auto import tqdm
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.loop import search
 from rlnas.report import write_report
+from rlnas.run.baseline import baseline_beside, half_the_cores
 from rlnas.run.delivery import deliver
 from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json
 from rlnas.run.inputs import prepare_inputs
+from rlnas.run.training import train_supernet
 
 if TYPE_CHECKING:
     from rlnas.history import Result
@@ -49,12 +51,15 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         if not folder.report.is_file():  # killed between the two
             write_report(folder.path)
         return read_json(folder.summary)
-    inputs = prepare_inputs(job, folder, progress=progress)
-    with folder.phase("search"):
-        evaluator = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency)
-        result = run_search(job, inputs, evaluator, folder, progress=progress)
-    logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
-    return deliver(job, inputs, evaluator, result, folder, progress=progress)
+    with half_the_cores(job.device):
+        inputs = prepare_inputs(job, folder, progress=progress)
+        with baseline_beside(job, inputs.task, folder):
+            train_supernet(job, inputs.supernet, inputs.task, folder, progress=progress)
+            with folder.phase("search"):
+                evaluator = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency)
+                result = run_search(job, inputs, evaluator, folder, progress=progress)
+            logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
+        return deliver(job, inputs, evaluator, result, folder, progress=progress)
 
 
 def run_search(

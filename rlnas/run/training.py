@@ -1,4 +1,4 @@
-"""The trainings of a run: the shared weights, the chosen subnet, and the baseline to compare with."""
+"""The trainings of a run: the shared weights, and the chosen subnet at the end."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, 
     schedule = job.schedule
     if not supernet.fine_tuned and schedule.full_epochs:
         with folder.phase("finetune"):
-            trainer = FullTrainer(_optimisation(job, schedule.full_epochs))
+            trainer = FullTrainer(optimisation(job, schedule.full_epochs))
             trainer.train(supernet, task, checkpoint=folder.checkpoints / "full.pt", progress=progress)
-            write_folder(folder.finetuned, supernet.save)
+        write_folder(folder.finetuned, supernet.save)  # after the phase is on record, see `item_passes`
     with folder.phase("importance"):
         prepare(supernet, task.train, IMPORTANCE_ITEMS, job.seed)
     if schedule.epochs:
         with folder.phase("share"):
             sandwich = SandwichTrainer(
-                epochs=schedule.epochs, optimisation=_optimisation(job, schedule.epochs)
+                epochs=schedule.epochs, optimisation=optimisation(job, schedule.epochs)
             )
             checkpoint = folder.checkpoints / "shared.pt"
             sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress)
@@ -90,23 +90,11 @@ def finish_subnet(
     """The chosen subnet as a stand-alone model, after its last training."""
     subnet = supernet.extract(config)
     if job.schedule.finish_epochs:
-        finisher = SubnetFinisher(_optimisation(job, job.schedule.finish_epochs))
+        finisher = SubnetFinisher(optimisation(job, job.schedule.finish_epochs))
         checkpoint = _finish_checkpoint(folder, config)
         finisher.finish(subnet, supernet, task.train, checkpoint=checkpoint, progress=progress)
     _tidy(folder)
     return subnet
-
-
-def train_baseline(job: Job, task: Task, folder: RunFolder, *, progress: bool) -> Supernet:
-    """The checkpoint fine-tuned alone, with as many item passes as the chosen subnet had."""
-    baseline = load_supernet(job, task)
-    epochs = job.schedule.total_epochs
-    if baseline.fine_tuned:
-        epochs -= job.schedule.full_epochs
-    trainer = FullTrainer(_optimisation(job, epochs))
-    trainer.train(baseline, task, checkpoint=folder.checkpoints / "baseline.pt", progress=progress)
-    _tidy(folder)
-    return baseline
 
 
 def _finish_checkpoint(folder: RunFolder, config: SubnetConfig) -> Path:
@@ -124,7 +112,8 @@ def _tidy(folder: RunFolder) -> None:
         folder.checkpoints.rmdir()
 
 
-def _optimisation(job: Job, epochs: int) -> Optimisation:
+def optimisation(job: Job, epochs: int) -> Optimisation:
+    """The job's settings of the optimiser, for a number of passes."""
     return Optimisation(
         epochs=epochs,
         batch_size=job.schedule.batch_size,

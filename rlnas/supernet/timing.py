@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rlnas.space import ModelShape
-    from rlnas.supernet.modeling_subnet import SubnetModel
+    from rlnas.supernet.modeling_subnet import Embeddings, SubnetModel
     from rlnas.supernet.supernet import Supernet
     from rlnas.workload import Workload
 
@@ -60,7 +60,7 @@ class TimedModel:
         self._device = device
         self._dtype: torch.dtype = getattr(torch, workload.dtype)
         self._inputs = example_inputs(supernet.model.config.vocab_size, workload, device)
-        self._embeddings: nn.Module | None = None
+        self._embeddings: Embeddings | None = None
 
     @property
     def shape(self) -> ModelShape:

@@ -1,0 +1,151 @@
+"""The baseline: the checkpoint fine-tuned alone, with as many item passes as the chosen subnet has.
+
+On a CPU its training runs beside the search, in a process of its own with its own half of the
+cores, because that is where most of the waiting is. The process ends when its parent does, however
+that ends. Its result is the same either way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlnas.controllers.random import RandomController
+from rlnas.data import read_task
+from rlnas.deploy import export
+from rlnas.errors import RLNASError, TrainingError
+from rlnas.rewards import LinearPenalty
+from rlnas.run.folder import RunFolder, read_json, write_folder, write_json
+from rlnas.run.job import Job, Schedule
+from rlnas.run.training import load_supernet, optimisation
+from rlnas.supernet import FullTrainer
+from rlnas.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rlnas.task import Task
+
+logger = logging.getLogger(__name__)
+
+WORTH_A_PROCESS = 200
+"""Steps of training below which starting a process takes longer than it saves."""
+
+
+def train_baseline(job: Job, task: Task, folder: RunFolder, *, progress: bool) -> None:
+    """Train and export the baseline, unless it lies in the folder.
+
+    Raises:
+        TrainingError: If the loss is not a finite number.
+    """
+    if folder.full.is_dir():
+        return
+    baseline = load_supernet(job, task)
+    epochs = job.schedule.total_epochs
+    if baseline.fine_tuned:
+        epochs -= job.schedule.full_epochs
+    trainer = FullTrainer(optimisation(job, epochs))
+    trainer.train(baseline, task, checkpoint=folder.checkpoints / "baseline.pt", progress=progress)
+    write_folder(folder.full, lambda path: export(baseline, baseline.shape.full, path))
+
+
+@contextmanager
+def baseline_beside(job: Job, task: Task, folder: RunFolder) -> Iterator[None]:
+    """Train the baseline in another process while the body runs, where that is worth it.
+
+    Raises:
+        TrainingError: If the training failed.
+    """
+    n_steps = job.schedule.total_epochs * len(task.train) // job.schedule.batch_size
+    beside = job.device == "cpu" and available_cores() > 1 and n_steps >= WORTH_A_PROCESS
+    if not beside or folder.full.is_dir():
+        yield
+        return
+    write_json(folder.baseline, _spec(job))
+    # The pipe is a line of life: it closes when this process ends, and then the other one ends too.
+    command = [sys.executable, "-m", "rlnas.run", str(folder.path)]
+    with tempfile.TemporaryFile("w+") as messages:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)
+        try:
+            yield
+            if process.poll() is None:
+                logger.info("waiting for the baseline: the checkpoint fine-tuned alone")
+            with folder.phase("baseline"):
+                code = process.wait()
+        finally:
+            process.kill()
+            process.communicate()
+            folder.baseline.unlink(missing_ok=True)
+        if code:
+            messages.seek(0)
+            reason = (messages.read().strip().splitlines() or [f"exit code {code}"])[-1]
+            raise TrainingError(f"the baseline could not be trained: {reason}")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def half_the_cores(device: str) -> Iterator[None]:
+    """Use half of the cores on a CPU: always the same number, so that a resumed run rounds alike.
+
+    The other half is the baseline's. More threads than free cores would wait for each other.
+    """
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(max(1, available_cores() // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _spec(job: Job) -> dict[str, object]:
+    return {
+        "model": str(job.model),
+        "device": job.device,
+        "seed": job.seed,
+        "pooling": job.pooling,
+        "trust_remote_code": job.trust_remote_code,
+        "workload": asdict(job.workload),
+        "schedule": asdict(job.schedule),
+    }
+
+
+def _job(spec: dict[str, object]) -> Job:
+    """The job as far as its training goes: nothing is searched or scored here."""
+    values = json.loads(json.dumps(spec))
+    values["workload"] = Workload(**values["workload"])
+    values["schedule"] = Schedule(**values["schedule"])
+    return Job(reward=LinearPenalty(), controller=RandomController(), **values)
+
+
+def train_baseline_of(path: str) -> int:
+    """Train the baseline of the run in a folder: what the process of `baseline_beside` does.
+
+    Returns:
+        0, or 2 with one line of reason on stderr.
+    """
+    folder = RunFolder(Path(path))
+    job = _job(read_json(folder.baseline))
+    try:
+        with half_the_cores(job.device):
+            train_baseline(job, read_task(folder.data), folder, progress=False)
+    except (RLNASError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
