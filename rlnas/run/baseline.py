@@ -69,6 +69,7 @@ def baseline_beside(job: Job, task: Task, folder: RunFolder) -> Iterator[None]:
     n_steps = job.schedule.total_epochs * len(task.train) // job.schedule.batch_size
     beside = job.device == "cpu" and available_cores() > 1 and n_steps >= WORTH_A_PROCESS
     if not beside or folder.full.is_dir():
+        folder.baseline.unlink(missing_ok=True)  # of a run that was killed
         yield
         return
     write_json(folder.baseline, _spec(job))

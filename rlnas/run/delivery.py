@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,6 +73,7 @@ def deliver(
         write_folder(folder.best, lambda path: export(inputs.supernet, config, path, weights=subnet))
     with folder.phase("baseline"):
         train_baseline(job, inputs.task, folder, progress=progress)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)  # all trainings have ended
     with folder.phase("certify"):
         certificate = certify(
             folder.best,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 from typing import TYPE_CHECKING
@@ -93,7 +92,6 @@ def finish_subnet(
         finisher = SubnetFinisher(optimisation(job, job.schedule.finish_epochs))
         checkpoint = _finish_checkpoint(folder, config)
         finisher.finish(subnet, supernet, task.train, checkpoint=checkpoint, progress=progress)
-    _tidy(folder)
     return subnet
 
 
@@ -105,11 +103,6 @@ def _finish_checkpoint(folder: RunFolder, config: SubnetConfig) -> Path:
         if path != chosen:
             path.unlink()
     return chosen
-
-
-def _tidy(folder: RunFolder) -> None:
-    with contextlib.suppress(OSError):  # left alone where another checkpoint lies in it
-        folder.checkpoints.rmdir()
 
 
 def optimisation(job: Job, epochs: int) -> Optimisation:

@@ -79,6 +79,14 @@ def test_a_process_beside_gives_the_same_weights_and_leaves_no_trace(world, task
 
 
 @pytest.mark.usefixtures("beside")
+def test_what_a_killed_run_left_is_removed(world, task, folder):
+    folder.full.mkdir()
+    folder.baseline.write_text("{}")
+    with baseline_beside(world.job(), task, folder):
+        assert not folder.baseline.exists()
+
+
+@pytest.mark.usefixtures("beside")
 def test_the_reason_of_a_failure_beside_is_passed_on(world, task, folder):
     lost = replace(world.job(), model=str(folder.path / "no-such-model"))
     with (

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlnas.errors import HistoryError, RunFolderError
+from rlnas.history import History
+from rlnas.run.export import check_free, export_chosen, export_trial
+from rlnas.run.folder import write_json
+from rlnas.space import SubnetConfig
+from rlnas.supernet import Supernet
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run of which nothing but its settings is there."""
+    path = tmp_path / "begun"
+    path.mkdir()
+    write_json(path / "config.json", {})
+    return path
+
+
+def test_the_chosen_subnet_is_copied(finished, tmp_path):
+    export_chosen(finished, tmp_path / "small")
+    assert files_of(tmp_path / "small") == files_of(finished / "best")
+
+
+def test_an_empty_folder_is_filled(finished, tmp_path):
+    export_chosen(str(finished), str(tmp_path))
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_trial_is_exported_with_the_shared_weights(finished, tmp_path):
+    with History.read(finished) as history:
+        config = history.trials[7].config
+    assert export_trial(finished, 7, tmp_path / "seventh") == config
+    stored = json.loads((tmp_path / "seventh" / "subnet.json").read_text())
+    assert SubnetConfig.from_dict(stored) == config
+    expected = Supernet.load(finished / "supernet").extract(config).state_dict()
+    weights = load_file(tmp_path / "seventh" / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+@pytest.mark.parametrize("number", [-1, 40, 10**9])
+def test_a_trial_that_is_not_there_is_refused_with_the_range(finished, tmp_path, number):
+    with pytest.raises(RunFolderError, match=f"has trials 0 to 39, but got trial {number}$"):
+        export_trial(finished, number, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("export", [export_chosen, lambda run, out: export_trial(run, 0, out)])
+def test_nothing_is_overwritten(finished, tmp_path, export):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(RunFolderError, match=f"'{tmp_path}' is there already; delete it or give another"):
+        export(finished, tmp_path)
+    assert files_of(tmp_path) == {"mine": b"precious"}
+
+
+def test_a_file_is_in_the_way(finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="file' is there already"):
+        check_free(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_is_named(finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match=r"cannot write the folder '.*file/small': Not a directory"):
+        export_chosen(finished, tmp_path / "file" / "small")
+
+
+@pytest.mark.parametrize("export", [export_chosen, lambda run, out: export_trial(run, 0, out)])
+def test_a_run_that_is_missing_is_named(finished, tmp_path, export):
+    with pytest.raises(
+        RunFolderError, match=r"finishe/config.json' is missing; did you mean '.*/finished'\?"
+    ):
+        export(finished.parent / "finishe", tmp_path / "small")
+
+
+def test_a_run_that_has_chosen_nothing_yet_is_named(begun, tmp_path):
+    with pytest.raises(RunFolderError, match=r"begun' has chosen no subnet yet; finish it with --resume"):
+        export_chosen(begun, tmp_path / "small")
+
+
+def test_a_run_without_a_history_is_named(begun, tmp_path):
+    with pytest.raises(RunFolderError, match=r"there is no history at .*begun/history.sqlite"):
+        export_trial(begun, 0, tmp_path / "small")
+
+
+def test_a_run_without_a_trial_is_named(begun, tmp_path):
+    History.open(begun, {}, resume=False).close()
+    with pytest.raises(RunFolderError, match=r"begun' has no trial yet; go on with it \(--resume\)"):
+        export_trial(begun, 0, tmp_path / "small")
+
+
+def test_a_damaged_history_is_named(begun, tmp_path):
+    (begun / "history.sqlite").write_bytes(b"not a database, but long enough to be read as one" * 100)
+    with pytest.raises(HistoryError, match=r"history.sqlite is not a sound history"):
+        export_trial(begun, 0, tmp_path / "small")

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+
+from rlnas.controllers.evolution import EvolutionController
+from rlnas.controllers.ppo import PPOController
+from rlnas.controllers.random import RandomController
+from rlnas.errors import BudgetError
+from rlnas.rewards import LatencyTarget
+from rlnas.run import DataSource, Job, Schedule
+from rlnas.run.folder import FREE_TO_CHANGE
+from rlnas.workload import Workload
+
+JOB = Job("a-model", LatencyTarget(ratio=0.5), RandomController())
+
+# Another value for every field of a job and of its parts.
+OTHERS = {
+    "model": "another-model",
+    "reward": LatencyTarget(ratio=0.6),
+    "controller": EvolutionController(),
+    "device": "cuda:0",
+    "budget": 7,
+    "seed": 3,
+    "pooling": "mean",
+    "keep_last_layer": True,
+    "latency_table": "latency.json",
+    "allow_foreign_table": True,
+    "trust_remote_code": True,
+    "data.source": "glue/sst2",
+    "data.text_column": "sentence",
+    "data.pair_column": "question",
+    "data.label_column": "grade",
+    "data.metric": "f1",
+    "data.max_train_items": 10,
+    "data.search_items": 11,
+    "workload.batch_size": 8,
+    "workload.seq_len": 64,
+    "workload.dtype": "bfloat16",
+    "schedule.full_epochs": 5,
+    "schedule.epochs": 6,
+    "schedule.finish_epochs": 7,
+    "schedule.batch_size": 9,
+    "schedule.learning_rate": 0.5,
+    "schedule.freeze_embeddings": True,
+}
+ONLY_ONE_VALUE = {"workload.mode"}
+
+
+def changed(name, value):
+    part, _, field = name.rpartition(".")
+    if not part:
+        return replace(JOB, **{field: value})
+    return replace(JOB, **{part: replace(getattr(JOB, part), **{field: value})})
+
+
+def good(metrics):
+    return metrics.accuracy
+
+
+def better(metrics):
+    return metrics.accuracy
+
+
+def test_every_field_is_tried_below():
+    parts = {"data": DataSource, "workload": Workload, "schedule": Schedule}
+    own = {entry.name for entry in fields(Job)} - set(parts)
+    theirs = {f"{part}.{entry.name}" for part, kind in parts.items() for entry in fields(kind)}
+    assert set(OTHERS) == (own | theirs) - ONLY_ONE_VALUE
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_value_shows_in_exactly_one_setting(name):
+    before, after = JOB.settings(), changed(name, OTHERS[name]).settings()
+    assert before.keys() == after.keys()
+    assert [key for key in before if before[key] != after[key]] == [
+        {"schedule.batch_size": "train_batch_size"}.get(name, name.rpartition(".")[2])
+    ]
+
+
+def test_what_may_change_is_among_the_settings():
+    assert set(FREE_TO_CHANGE) <= JOB.settings().keys()
+
+
+def test_settings_are_text():
+    assert {type(value) for value in JOB.settings().values()} == {str}
+
+
+def test_settings_name_a_function_by_its_module():
+    assert replace(JOB, reward=good).settings()["reward"] == f"{__name__}:good"
+    assert replace(JOB, reward=better).settings() != replace(JOB, reward=good).settings()
+
+
+def test_settings_hold_no_memory_address():
+    class Reward:
+        def __call__(self, metrics):
+            return metrics.accuracy
+
+    first, second = (replace(JOB, reward=Reward()).settings() for _ in range(2))
+    assert first == second
+    assert "0x" not in first["reward"]
+
+
+def test_settings_do_not_tell_where_a_controller_leaves_its_files(tmp_path):
+    # Else a run could not be resumed once its folder has moved.
+    first = replace(JOB, controller=PPOController(save_path=tmp_path / "a.zip", log_dir=tmp_path))
+    assert first.settings() == replace(JOB, controller=PPOController()).settings()
+
+
+def test_a_schedule_counts_all_passes():
+    assert Schedule(full_epochs=1, epochs=2, finish_epochs=3).total_epochs == 6
+
+
+@pytest.mark.parametrize("name", ["full_epochs", "epochs", "finish_epochs"])
+def test_negative_epochs_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 0, but got {name}=-1"):
+        Schedule(**{name: -1})
+
+
+def test_a_training_batch_without_items_is_refused():
+    with pytest.raises(ValueError, match="at least 1, but got batch_size=0"):
+        Schedule(batch_size=0)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-4, math.nan, math.inf])
+def test_a_learning_rate_that_cannot_be_is_refused(rate):
+    with pytest.raises(ValueError, match=f"above 0, but got learning_rate={rate}"):
+        Schedule(learning_rate=rate)
+
+
+@pytest.mark.parametrize("budget", [0, -5])
+def test_a_job_without_trials_is_refused(budget):
+    with pytest.raises(BudgetError, match=f"at least 1 trial, but got budget={budget}"):
+        replace(JOB, budget=budget)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed must be at least 0, but got seed=-1"):
+        replace(JOB, seed=-1)

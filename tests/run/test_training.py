@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from world import LABELS, write_checkpoint
+
+from rlnas.data import read_task
+from rlnas.errors import CheckpointError, TrainingError
+from rlnas.run import training
+from rlnas.run.folder import RunFolder
+from rlnas.run.training import finish_subnet, furthest_supernet, load_supernet, train_supernet
+from rlnas.space import LayerConfig, SubnetConfig
+from rlnas.supernet import FullTrainer, Supernet
+
+SMALL = SubnetConfig((LayerConfig(2, 0), LayerConfig(1, 16)))
+SMALLER = SubnetConfig((LayerConfig(1, 0), LayerConfig(0, 16)))
+
+
+@pytest.fixture
+def task(finished):
+    return read_task(finished / "data")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def tuned_job(world, tmp_path_factory):
+    """A job on a checkpoint that brings a classifier for the task."""
+    return world.job(model=str(write_checkpoint(tmp_path_factory.mktemp("tuned"), LABELS)))
+
+
+def schedule(job, **changes):
+    return replace(job, schedule=replace(job.schedule, **changes))
+
+
+def train(job, task, folder):
+    supernet = furthest_supernet(job, task, folder)
+    train_supernet(job, supernet, task, folder, progress=False)
+    return supernet
+
+
+def weights_of(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_the_checkpoint_is_read_as_the_job_says(world, task):
+    supernet = load_supernet(replace(world.job(), pooling="mean"), task)
+    assert supernet.model.config.pooling == "mean"
+    assert supernet.max_seq_len == world.job().workload.seq_len
+    assert supernet.label_names == LABELS
+    assert not supernet.fine_tuned
+
+
+def test_a_run_goes_on_from_the_furthest_weights(world, task, folder, finished):
+    job = replace(world.job(), model="deleted since")
+    shutil.copytree(finished / "supernet", folder.finetuned)
+    assert furthest_supernet(job, task, folder).fine_tuned
+    shutil.copytree(finished / "supernet", folder.supernet)
+    shutil.rmtree(folder.finetuned)
+    assert furthest_supernet(job, task, folder).block_importance is not None
+
+
+def test_all_stages_of_training_leave_one_supernet(world, task, folder):
+    supernet = train(world.job(), task, folder)
+    assert list(folder.seconds()) == ["finetune", "importance", "share"]
+    assert supernet.fine_tuned
+    assert not folder.finetuned.exists()
+    assert torch.equal(weights_of(Supernet.load(folder.supernet).model), weights_of(supernet.model))
+
+
+def test_weights_that_are_trained_are_not_trained_again(world, task, folder):
+    train(world.job(), task, folder)
+    supernet = furthest_supernet(world.job(), task, folder)
+    before = weights_of(supernet.model)
+    train_supernet(world.job(), supernet, task, folder, progress=False)
+    assert torch.equal(weights_of(supernet.model), before)
+
+
+def test_training_that_goes_on_after_fine_tuning_ends_with_the_same_weights(
+    world, task, folder, tmp_path_factory, monkeypatch
+):
+    unbroken = train(world.job(), task, RunFolder(tmp_path_factory.mktemp("unbroken")))
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "prepare", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(world.job(), task, folder)
+    assert folder.finetuned.is_dir()
+    monkeypatch.setattr(FullTrainer, "train", die)  # it must not be called again
+    assert torch.equal(weights_of(train(world.job(), task, folder).model), weights_of(unbroken.model))
+
+
+def test_a_fine_tuned_checkpoint_is_not_fine_tuned_again(tuned_job, task, folder):
+    train(tuned_job, task, folder)
+    assert list(folder.seconds()) == ["importance", "share"]
+
+
+def test_a_fine_tuned_checkpoint_needs_no_training(tuned_job, task, folder):
+    supernet = train(schedule(tuned_job, full_epochs=0, epochs=0), task, folder)
+    assert list(folder.seconds()) == ["importance"]
+    assert supernet.block_importance is not None
+
+
+def test_a_checkpoint_without_a_classifier_needs_training(world, task, folder):
+    with pytest.raises(
+        CheckpointError, match=r"tiny-bert' has no trained classifier .* \(--full-epochs 1\)"
+    ):
+        furthest_supernet(schedule(world.job(), full_epochs=0, epochs=3), task, folder)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(world, task, folder):
+    with pytest.raises(TrainingError, match=r"lower the learning rate \(learning_rate=1e\+30\)"):
+        train(schedule(world.job(), learning_rate=1e30), task, folder)
+    assert not folder.supernet.exists()
+
+
+def test_the_last_training_changes_the_subnet_alone(world, task, folder, finished):
+    supernet = Supernet.load(finished / "supernet")
+    before = weights_of(supernet.model)
+    subnet = finish_subnet(world.job(), supernet, SMALL, task, folder, progress=False)
+    assert torch.equal(weights_of(supernet.model), before)
+    assert not torch.equal(weights_of(subnet), weights_of(supernet.extract(SMALL)))
+
+
+def test_without_a_last_training_the_subnet_is_extracted(world, task, folder, finished):
+    supernet = Supernet.load(finished / "supernet")
+    job = schedule(world.job(), finish_epochs=0)
+    subnet = finish_subnet(job, supernet, SMALL, task, folder, progress=False)
+    assert torch.equal(weights_of(subnet), weights_of(supernet.extract(SMALL)))
+
+
+def test_a_last_training_does_not_go_on_from_another_subnets(world, task, folder, finished, monkeypatch):
+    # A run killed in its last training measures again, and may choose another subnet then.
+    supernet = Supernet.load(finished / "supernet")
+    _leave_a_checkpoint(world.job(), supernet, SMALL, task, folder, monkeypatch)
+    assert len(list(folder.checkpoints.iterdir())) == 1
+    finish_subnet(world.job(), supernet, SMALLER, task, folder, progress=False)
+    assert list(folder.checkpoints.iterdir()) == []
+
+
+def test_a_last_training_goes_on_from_its_own_checkpoint(world, task, folder, finished, monkeypatch):
+    supernet = Supernet.load(finished / "supernet")
+    _leave_a_checkpoint(world.job(), supernet, SMALL, task, folder, monkeypatch)
+    checkpoint = next(folder.checkpoints.iterdir())
+    checkpoint.write_bytes(b"damaged")  # so it shows whether it is read
+    with pytest.raises(OSError, match=f"{checkpoint.name}' is damaged; delete it to train from the start"):
+        finish_subnet(world.job(), supernet, SMALL, task, folder, progress=False)
+
+
+def _leave_a_checkpoint(job, supernet, config, task, folder, monkeypatch):
+    """Be interrupted in a last training that has saved its state."""
+    steps = []
+
+    def interrupt(loss, *_):
+        steps.append(loss)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    optimisation = replace(training.optimisation(job, 1), checkpoint_seconds=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "optimisation", lambda *_: optimisation)
+        patch.setattr("rlnas.supernet.optimisation._check_finite", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finish_subnet(job, supernet, config, task, folder, progress=False)
