@@ -29,13 +29,13 @@ def make_evaluator(supernet, task=TASK, **settings):
 
 
 def test_predictions_equal_those_of_the_extracted_models(supernet):
-    configs = tiny.random_configs(supernet, 25)
+    configs = tiny.random_configs(supernet, 12)
     found = make_evaluator(supernet).predict(configs)
     encoded = supernet.encode(TASK.search)
     for config, predictions in zip(configs, found, strict=True):
         assert np.array_equal(predictions, predict(supernet.extract(config), encoded))
         assert predictions.dtype == np.int64
-    assert len({tuple(predictions) for predictions in found}) > 5
+    assert len({tuple(predictions) for predictions in found}) > 3
 
 
 def test_values_of_a_regression_equal_those_of_the_extracted_models(checkpoints):
@@ -63,7 +63,7 @@ def test_a_config_s_result_does_not_depend_on_its_batch(checkpoints):
 
 
 def test_metrics_hold_what_their_names_say(supernet):
-    configs = tiny.random_configs(supernet, 8)
+    configs = tiny.random_configs(supernet, 4)
     judge = make_evaluator(supernet)
     for config, metrics in zip(configs, judge(configs), strict=True):
         extracted = supernet.extract(config)
@@ -157,9 +157,7 @@ def test_bfloat16_weights_answer_nearly_alike(supernet):
 
 @pytest.mark.parametrize(("gains", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_the_number_format_follows_the_device_unless_told(bert, monkeypatch, gains, precision):
-    monkeypatch.setattr(
-        evaluator, "gains_from_bfloat16", lambda _device, *, training: gains and not training
-    )
+    monkeypatch.setattr(evaluator, "gains_from_bfloat16", lambda _device: gains)
     assert make_evaluator(bert, precision="auto").precision == precision
 
 

@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))  # folders of tests are no packages
 
-from tiny import bert, checkpoints, family, supernet
+from tiny import bert, checkpoints, family, loaded, supernet
 
-__all__ = ["bert", "checkpoints", "family", "supernet"]
+__all__ = ["bert", "checkpoints", "family", "loaded", "supernet"]

@@ -85,19 +85,13 @@ def test_the_rate_rises_to_its_peak_and_falls_towards_zero(n_steps, share):
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512", "training", "gains"),
-    [
-        (True, True, True, True),
-        (True, False, False, True),
-        (False, True, True, False),
-        (False, True, False, True),
-        (False, False, False, False),
-    ],
+    ("amx", "avx512", "gains"),
+    [(True, True, True), (True, False, True), (False, True, True), (False, False, False)],
 )
-def test_a_cpu_gains_from_bfloat16_by_its_own_units(monkeypatch, amx, avx512, training, gains):
+def test_a_cpu_gains_from_bfloat16_by_its_own_units(monkeypatch, amx, avx512, gains):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    assert gains_from_bfloat16(torch.device("cpu"), training=training) is gains
+    assert gains_from_bfloat16(torch.device("cpu")) is gains
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -105,11 +99,11 @@ def test_a_gpu_gains_from_bfloat16_where_it_is_not_emulated(monkeypatch, support
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation
     )
-    assert gains_from_bfloat16(torch.device("cuda"), training=True) is supported
+    assert gains_from_bfloat16(torch.device("cuda")) is supported
 
 
 def test_other_devices_are_not_known_to_gain():
-    assert not gains_from_bfloat16(torch.device("meta"), training=False)
+    assert not gains_from_bfloat16(torch.device("meta"))
 
 
 @pytest.mark.parametrize(
@@ -117,9 +111,7 @@ def test_other_devices_are_not_known_to_gain():
     [("bfloat16", False, True), ("float32", True, False), ("auto", True, True), ("auto", False, False)],
 )
 def test_autocast_is_on_where_asked_for_or_gained_from(monkeypatch, precision, gains, is_on):
-    monkeypatch.setattr(
-        optimisation, "gains_from_bfloat16", lambda _device, *, training: gains and training
-    )
+    monkeypatch.setattr(optimisation, "gains_from_bfloat16", lambda _device: gains)
     with precision_context(precision, torch.device("cpu")):
         assert torch.is_autocast_enabled("cpu") is is_on
 

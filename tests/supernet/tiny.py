@@ -5,6 +5,7 @@ The conftest files of the folders that need them put this folder on the path and
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -207,14 +208,25 @@ def family(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def loaded(checkpoints):
+    """Supernets of every family and pooling, which tests get copies of."""
+    task, pairs = make_task(), [(family, pooling) for family in FAMILIES for pooling in POOLINGS]
+    return {(f, p): Supernet.from_pretrained(checkpoints[f], task, pooling=p) for f, p in pairs}
+
+
+def _copy(supernet: Supernet) -> Supernet:
+    model = copy.deepcopy(supernet.model)
+    return Supernet(model, supernet.tokenizer, fine_tuned=supernet.fine_tuned)
+
+
 @pytest.fixture(params=[f"{family}-{pooling}" for family in FAMILIES for pooling in POOLINGS])
-def supernet(request, checkpoints):
+def supernet(request, loaded):
     """A supernet of each family and pooling in turn."""
-    family, pooling = request.param.split("-")
-    return Supernet.from_pretrained(checkpoints[family], make_task(), pooling=pooling)
+    return _copy(loaded[tuple(request.param.split("-"))])
 
 
 @pytest.fixture
-def bert(checkpoints):
+def bert(loaded):
     """A BERT that counts as fine-tuned on `make_task()`."""
-    return Supernet.from_pretrained(checkpoints["bert"], make_task())
+    return _copy(loaded["bert", "cls"])
