@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("rlnas").setLevel(logging.INFO)
     try:
         options.run(options)
+        sys.stdout.flush()  # here, where a reader that has gone is told from an error
     except KeyboardInterrupt:
         print("interrupted; nothing scored is lost: go on with --resume", file=sys.stderr)
         return INTERRUPTED
@@ -419,6 +420,10 @@ def _calibrate(options: argparse.Namespace) -> None:
     from rlnas.supernet import Supernet
 
     device, workload = _device_and_workload(options)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent
+    except OSError as error:
+        raise RunFolderError(f"cannot make the folder of {str(options.out)!r}: {error.strerror}") from error
     model = minilm_path() if options.model is None else options.model
     supernet = Supernet.from_pretrained(
         model,
