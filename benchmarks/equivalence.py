@@ -38,6 +38,8 @@ from rlnas.supernet.modeling_subnet import SubnetModel
 from rlnas.task import Split, Task
 
 if TYPE_CHECKING:
+    import argparse
+
     from transformers import PreTrainedTokenizerBase
 
 TOLERANCE = 1e-5
@@ -58,6 +60,7 @@ def main() -> None:
     """Compare the forms of every family and of MiniLM, and record the largest differences."""
     parser = make_parser(__doc__, "equivalence.jsonl")
     parser.add_argument("--configs", type=int, default=200, help="random subnets of each checkpoint")
+    parser.add_argument("--device", default="cpu", help="where the models run, e.g. cuda")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, the subnets and the texts")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,38 +74,40 @@ def main() -> None:
             folder = _write_checkpoint(Path(temporary) / family, family, options.seed)
             for pooling in ("cls", "mean"):
                 name = f"{family}-{pooling}"
-                gaps[name], closest[name] = _compare(folder, pooling, n_configs, options.seed)
+                gaps[name], closest[name] = _compare(folder, pooling, n_configs, options)
         try:
             name, folder = "minilm-mean", Path(minilm_path())
-            gaps[name], closest[name] = _compare(folder, "mean", n_configs, options.seed)
+            gaps[name], closest[name] = _compare(folder, "mean", n_configs, options)
         except CheckpointError as error:
             print(f"without MiniLM: {error}")
     for name, row in gaps.items():
         print(f"{name:<16} " + ", ".join(f"{form} {gap:.1e}" for form, gap in row.items()))
     largest = max(gap for row in gaps.values() for gap in row.values())
     figures = {"n_configs": n_configs, "largest": largest, "tolerance": TOLERANCE, "gaps": gaps}
-    record("equivalence", options, figures | {"closest_subnets": closest})
+    record("equivalence", options, figures | {"closest_subnets": closest}, options.device)
     # Alike in every form says little where all subnets are alike.
     if largest > TOLERANCE or min(closest.values()) <= TOLERANCE:
         raise SystemExit(1)
 
 
-def _compare(checkpoint: Path, pooling: str, n_configs: int, seed: int) -> tuple[dict[str, float], float]:
+def _compare(
+    checkpoint: Path, pooling: str, n_configs: int, options: argparse.Namespace
+) -> tuple[dict[str, float], float]:
     """Largest difference of each form, and the smallest between the logits of two subnets."""
-    task = _task(seed)
-    supernet = Supernet.from_pretrained(checkpoint, task, pooling=pooling)
-    batch = next(sorted_batches(supernet.encode(task.search), len(task.search)))
+    task, device = _task(options.seed), options.device
+    supernet = Supernet.from_pretrained(checkpoint, task, pooling=pooling, device=device)
+    batch = next(sorted_batches(supernet.encode(task.search), len(task.search), device))
     gaps = _gaps_of_the_largest(supernet, checkpoint, batch)
     answers = []
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        for config in _random_configs(supernet, n_configs, seed):
+        for config in _random_configs(supernet, n_configs, options.seed):
             sliced = supernet.forward(config, batch)
             extracted = supernet.extract(config)
             extracted.save_pretrained(folder)
             forms = {
                 "masked": masked_forward(supernet, config, batch),
                 "extracted": extracted(**_inputs(batch)).logits,
-                "reloaded": SubnetModel.from_pretrained(folder)(**_inputs(batch)).logits,
+                "reloaded": SubnetModel.from_pretrained(folder).to(device)(**_inputs(batch)).logits,
             }
             for form, logits in forms.items():
                 gaps[form] = max(gaps.get(form, 0.0), _gap(sliced, logits))
@@ -117,14 +122,15 @@ def _gaps_of_the_largest(supernet: Supernet, checkpoint: Path, batch: Batch) -> 
         hidden = model.embeddings(batch.input_ids, batch.token_type_ids)
         for layer in model.layers:
             hidden = layer(hidden, model.attention_mask(batch.attention_mask))
-        encoder = AutoModel.from_pretrained(checkpoint).eval()
+        encoder = AutoModel.from_pretrained(checkpoint).to(hidden.device).eval()
         theirs = encoder(**_inputs(batch)).last_hidden_state
         is_token = (
             torch.ones_like(batch.input_ids) if batch.attention_mask is None else batch.attention_mask
         )
         gaps["encoder"] = _gap(hidden[is_token.bool()], theirs[is_token.bool()])
         if supernet.fine_tuned:
-            classifier = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+            classifier = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+            classifier.to(hidden.device).eval()
             logits = supernet.forward(supernet.shape.full, batch)
             gaps["classifier"] = _gap(logits, classifier(**_inputs(batch)).logits)
     return gaps

@@ -7,7 +7,6 @@ episodes, repeats included.
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from rlnas.controllers.random import RandomController
 from rlnas.tabular import additive_task
 
 if TYPE_CHECKING:
+    import argparse
+
     from rlnas.protocols import Controller
 
 CONTROLLERS: dict[str, Controller] = {
@@ -39,7 +40,9 @@ def main() -> None:
     seeds = range(2 if options.quick else options.seeds)
     figures = {name: _gaps(controller, options, seeds) for name, controller in CONTROLLERS.items()}
     for name, row in figures.items():
-        print(f"{name:<10} gap of the last {LAST} episodes: mean {row['mean_gap']:.4f}, worst {row['worst_gap']:.4f}")
+        print(
+            f"{name:<10} last {LAST} episodes: mean gap {row['mean_gap']:.4f}, worst {row['worst_gap']:.4f}"
+        )
     record("known_optimum", options, figures)
 
 

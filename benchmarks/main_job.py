@@ -6,11 +6,10 @@ shows that the path works and what it costs, not what the method can reach.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.record import make_parser, record
 from rlnas import LatencyTarget, Workload
@@ -18,6 +17,9 @@ from rlnas.cli import minilm_path
 from rlnas.controllers.ppo import PPOController
 from rlnas.report import format_table
 from rlnas.run import DataSource, Job, Schedule, run_job
+
+if TYPE_CHECKING:
+    import argparse
 
 KEPT = ("loss_points", "loss_ci", "latency_ratio", "latency_ratio_ci", "target_met", "n_trials", "seconds")
 

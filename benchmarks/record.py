@@ -30,7 +30,9 @@ def make_parser(description: str | None, results: str) -> argparse.ArgumentParse
     return parser
 
 
-def record(benchmark: str, options: argparse.Namespace, figures: dict[str, Any], device: str = "cpu") -> None:
+def record(
+    benchmark: str, options: argparse.Namespace, figures: dict[str, Any], device: str = "cpu"
+) -> None:
     """Append one line to ``--out`` and print the figures as one JSON object, the last line of output."""
     settings = {name: _plain(value) for name, value in vars(options).items() if name != "out"}
     line = {

