@@ -207,7 +207,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--finish-epochs", type=int, default=1, help="passes of the chosen subnet at the end"
     )
     group.add_argument("--train-batch-size", type=int, default=32, help="items per step")
-    group.add_argument("--learning-rate", type=float, default=1e-4, help="peak learning rate")
+    group.add_argument(
+        "--learning-rate",
+        type=float,
+        help="peak learning rate; by default 5e-5 for BERT-base, 2e-4 for MiniLM",
+    )
     group.add_argument("--freeze-embeddings", action="store_true", help="leave the embeddings as they are")
 
 
@@ -402,7 +406,11 @@ def _demo(options: argparse.Namespace) -> None:
     _search(_parser().parse_args(arguments))
 
 
-DEMO = ("--task", "pydocs", "--seq-len", "64", "--target-ratio", "0.5")
+DEMO = (
+    *("--task", "pydocs", "--max-train-items", "2500", "--search-items", "400", "--seq-len", "64"),
+    *("--full-epochs", "1", "--epochs", "1", "--finish-epochs", "2"),
+    *("--target-ratio", "0.5", "--budget", "128"),
+)
 
 
 def _show(summary: dict[str, Any], folder: Path) -> None:

@@ -150,7 +150,7 @@ def certify(
     target_ratio: float | None = None,
     max_seq_len: int | None = None,
     batch_size: int = 32,
-    n_rounds: int = 50,
+    n_rounds: int = 200,
     max_seconds: float | None = 30.0,
     seed: int = 0,
     trust_remote_code: bool = False,

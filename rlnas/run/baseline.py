@@ -54,7 +54,7 @@ def train_baseline(job: Job, task: Task, folder: RunFolder, *, progress: bool) -
     epochs = job.schedule.total_epochs
     if baseline.fine_tuned:
         epochs -= job.schedule.full_epochs
-    trainer = FullTrainer(optimisation(job, epochs))
+    trainer = FullTrainer(optimisation(job, baseline, epochs))
     trainer.train(baseline, task, checkpoint=folder.checkpoints / "baseline.pt", progress=progress)
     write_folder(folder.full, lambda path: export(baseline, baseline.shape.full, path))
 

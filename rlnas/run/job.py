@@ -48,7 +48,7 @@ class Schedule:
         epochs: Passes with shared weights.
         finish_epochs: Passes of the chosen subnet alone, at the end.
         batch_size: Items per step.
-        learning_rate: Peak learning rate of the encoder.
+        learning_rate: Peak learning rate of the encoder; None takes `usual_learning_rate`.
         freeze_embeddings: Whether the embeddings stay as they are.
 
     Raises:
@@ -59,7 +59,7 @@ class Schedule:
     epochs: int = 2
     finish_epochs: int = 1
     batch_size: int = 32
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     freeze_embeddings: bool = False
 
     def __post_init__(self) -> None:
@@ -70,10 +70,9 @@ class Schedule:
             raise ValueError(
                 f"the batch size of training must be at least 1, but got batch_size={self.batch_size}"
             )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(
-                f"learning_rate must be a number above 0, but got learning_rate={self.learning_rate}"
-            )
+        rate = self.learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"learning_rate must be a number above 0, but got learning_rate={rate}")
 
     @property
     def total_epochs(self) -> int:

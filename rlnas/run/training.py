@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.task import Task
 
-IMPORTANCE_ITEMS = 512
+IMPORTANCE_ITEMS = 256
 
 
 def load_supernet(job: Job, task: Task) -> Supernet:
@@ -67,7 +67,7 @@ def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, 
     schedule = job.schedule
     if not supernet.fine_tuned and schedule.full_epochs:
         with folder.phase("finetune"):
-            trainer = FullTrainer(optimisation(job, schedule.full_epochs))
+            trainer = FullTrainer(optimisation(job, supernet, schedule.full_epochs))
             trainer.train(supernet, task, checkpoint=folder.checkpoints / "full.pt", progress=progress)
         write_folder(folder.finetuned, supernet.save)  # after the phase is on record, see `item_passes`
     with folder.phase("importance"):
@@ -75,7 +75,7 @@ def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, 
     if schedule.epochs:
         with folder.phase("share"):
             sandwich = SandwichTrainer(
-                epochs=schedule.epochs, optimisation=optimisation(job, schedule.epochs)
+                epochs=schedule.epochs, optimisation=optimisation(job, supernet, schedule.epochs)
             )
             checkpoint = folder.checkpoints / "shared.pt"
             sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress)
@@ -89,7 +89,7 @@ def finish_subnet(
     """The chosen subnet as a stand-alone model, after its last training."""
     subnet = supernet.extract(config)
     if job.schedule.finish_epochs:
-        finisher = SubnetFinisher(optimisation(job, job.schedule.finish_epochs))
+        finisher = SubnetFinisher(optimisation(job, supernet, job.schedule.finish_epochs))
         checkpoint = _finish_checkpoint(folder, config)
         finisher.finish(subnet, supernet, task.train, checkpoint=checkpoint, progress=progress)
     return subnet
@@ -105,12 +105,18 @@ def _finish_checkpoint(folder: RunFolder, config: SubnetConfig) -> Path:
     return chosen
 
 
-def optimisation(job: Job, epochs: int) -> Optimisation:
+def usual_learning_rate(hidden_size: int) -> float:
+    """5e-5 for a hidden size of 768 (BERT-base) and 2e-4 for 384 (MiniLM): wide models diverge sooner."""
+    return min(5e-4, 5e-5 * (768 / hidden_size) ** 2)
+
+
+def optimisation(job: Job, supernet: Supernet, epochs: int) -> Optimisation:
     """The job's settings of the optimiser, for a number of passes."""
+    rate = job.schedule.learning_rate
     return Optimisation(
         epochs=epochs,
         batch_size=job.schedule.batch_size,
-        learning_rate=job.schedule.learning_rate,
+        learning_rate=usual_learning_rate(supernet.shape.hidden_size) if rate is None else rate,
         freeze_embeddings=job.schedule.freeze_embeddings,
         seed=job.seed,
     )

@@ -165,9 +165,24 @@ def _leave_a_checkpoint(job, supernet, config, task, folder, monkeypatch):
         if len(steps) == 3:
             raise KeyboardInterrupt
 
-    optimisation = replace(training.optimisation(job, 1), checkpoint_seconds=0.0)
+    optimisation = replace(training.optimisation(job, supernet, 1), checkpoint_seconds=0.0)
     with monkeypatch.context() as patch:
         patch.setattr(training, "optimisation", lambda *_: optimisation)
         patch.setattr("rlnas.supernet.optimisation._check_finite", interrupt)
         with pytest.raises(KeyboardInterrupt):
             finish_subnet(job, supernet, config, task, folder, progress=False)
+
+
+@pytest.mark.parametrize(("hidden_size", "rate"), [(768, 5e-5), (384, 2e-4), (32, 5e-4)])
+def test_the_usual_learning_rate_falls_with_the_width(hidden_size, rate):
+    assert training.usual_learning_rate(hidden_size) == pytest.approx(rate)
+
+
+def test_a_learning_rate_that_is_given_is_kept(world, finished):
+    supernet = Supernet.load(finished / "supernet")
+    assert (
+        training.optimisation(schedule(world.job(), learning_rate=0.25), supernet, 1).learning_rate == 0.25
+    )
+    assert (
+        training.optimisation(schedule(world.job(), learning_rate=None), supernet, 1).learning_rate == 5e-4
+    )
