@@ -68,13 +68,14 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_history_of_an_unbrok
     mortal, world, tmp_path
 ):
     def arguments(name, *more):
-        # Its own calibration, and the controller that is the default.
+        # Its own calibration, and the controller that is the default. However wrong the latencies are on a
+        # busy machine, the target leaves enough subnets.
         flags = [
             flag
             for flag in world.arguments(tmp_path / name)
             if flag not in ("--latency-table", str(world.table))
         ]
-        return [*flags, "--controller", "ppo", "--budget", "64", "--target-ratio", "0.9", *more]
+        return [*flags, "--controller", "ppo", "--budget", "64", "--target-ratio", "1.5", *more]
 
     stored = []
     for death, present, absent in DEATHS:
