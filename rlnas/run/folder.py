@@ -49,10 +49,14 @@ class RunFolder:
 
         A run that ended before its first result, e.g. by a misspelt task, leaves nothing to go on with.
 
+        Data and a latency table that were put there before are used.
+
         Raises:
-            RunFolderError: If the folder cannot be written, or holds a run and `resume` is False.
+            RunFolderError: If the folder cannot be written, holds a run and `resume` is False, or
+                holds other things that a run would overwrite.
             HistoryError: If the run that is there had other settings.
         """
+        self._check_vacant()
         results = (self.data, self.latency, self.checkpoints, self.supernet, self.history, self.summary)
         if self.config.is_file() and any(path.exists() for path in results):
             if not resume:
@@ -68,6 +72,32 @@ class RunFolder:
                 f"cannot make the run folder {str(self.path)!r}: {error.strerror}"
             ) from error
         write_json(self.config, dict(settings))
+
+    def _check_vacant(self) -> None:
+        """Refuse what is not a run's: somebody's checkpoint, or a project with folders of these names."""
+        if self.config.is_file():
+            taken = [] if "budget" in read_json(self.config) else [self.config]
+        else:
+            overwritten = (self.checkpoints, self.best, self.summary, self.report, self.controller)
+            taken = [path for path in overwritten if path.exists()]
+        if taken:
+            raise RunFolderError(
+                f"{str(taken[0])!r} belongs to no run, and a run would overwrite it; "
+                "give another folder (--out)"
+            )
+
+    def check(self) -> None:
+        """Refuse a folder that holds no run.
+
+        Raises:
+            RunFolderError: If there is no run, or its settings are damaged.
+        """
+        if self.path.is_file():
+            raise RunFolderError(f"{str(self.path)!r} is a file; give the folder of a run (its --out)")
+        if not self.config.is_file():
+            hint = _similar(self.config) or "; give the folder of a run (its --out)"
+            raise RunFolderError(f"{str(self.path)!r} holds no run: {str(self.config)!r} is missing{hint}")
+        read_json(self.config)
 
     def is_finished(self, budget: int) -> bool:
         """Whether the run's summary is there, for no smaller a budget than asked for."""
@@ -96,6 +126,9 @@ class RunFolder:
         return dict(read_json(self.phases)) if self.phases.is_file() else {}
 
 
+_MEND = "delete it and go on with --resume"
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file in one step.
 
@@ -121,27 +154,32 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(path)!r} is missing{_similar(path)}") from error
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{str(path)!r} is damaged: {error}") from error
+        raise RunFolderError(f"{str(path)!r} is damaged: {error}; {_MEND}") from error
     if not isinstance(values, dict):
-        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object")
+        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object; {_MEND}")
     return values
 
 
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a folder that appears under its name in one step.
 
+    Until then it is hidden beside its place; what a killed process left there is removed.
+
     Raises:
         RunFolderError: If the folder cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    place = path.resolve()  # "." has no name
+    temporary = place.with_name(f".{place.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(temporary, place)
     except OSError as error:
         raise RunFolderError(f"cannot write the folder {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _similar(path: Path) -> str:

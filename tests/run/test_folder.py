@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,24 @@ def test_what_failed_before_its_first_result_does_not_stand_in_the_way(tmp_path)
     folder.open(SETTINGS | {"model": "mispelt"}, resume=False)
     folder.open(SETTINGS, resume=False)
     assert read_json(folder.config) == SETTINGS
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_checkpoint_is_not_overwritten(tmp_path, resume):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(
+        RunFolderError, match=r"config.json' belongs to no run, and a run would overwrite it"
+    ):
+        RunFolder(tmp_path).open(SETTINGS, resume=resume)
+    assert read_json(tmp_path / "config.json") == {"model_type": "bert"}
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "best", "summary.json", "report.html", "controller.zip"])
+def test_what_belongs_to_no_run_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(RunFolderError, match=f"{name}' belongs to no run"):
+        RunFolder(tmp_path).open(SETTINGS, resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_run_is_resumed_with_the_same_settings(folder):
@@ -166,11 +185,25 @@ def test_a_folder_appears_at_once(tmp_path):
 
 
 def test_a_folder_replaces_the_one_before_and_what_a_killed_run_left(tmp_path):
-    for name in ("best", "best.tmp"):
+    for name in ("best", ".best.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "old").write_text("")
     write_folder(tmp_path / "best", lambda path: (path / "new").write_text(""))
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_folder_beside_is_left_alone(tmp_path):
+    (tmp_path / "best.tmp").mkdir()
+    (tmp_path / "best.tmp" / "mine").write_text("precious")
+    write_folder(tmp_path / "best", lambda path: None)
+    assert (tmp_path / "best.tmp" / "mine").read_text() == "precious"
+
+
+def test_the_folder_that_one_stands_in_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(Path(), lambda path: (path / "weights").write_text("1"))
+    assert (tmp_path / "weights").read_text() == "1"
 
 
 def test_a_folder_that_cannot_be_filled_leaves_the_one_before(tmp_path):
@@ -181,7 +214,7 @@ def test_a_folder_that_cannot_be_filled_leaves_the_one_before(tmp_path):
 
     with pytest.raises(RunFolderError, match=r"cannot write the folder '.*best': No space left"):
         write_folder(tmp_path / "best", write)
-    assert (tmp_path / "best").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
 def test_an_error_without_a_system_message_is_told_as_it_is(tmp_path):
