@@ -15,12 +15,12 @@ from rlnas.errors import InfeasibleTargetError
 from rlnas.latency import LatencyTable, describe_device
 from rlnas.protocols import RelativeReward, TargetedReward
 from rlnas.run.folder import write_folder
-from rlnas.run.training import furthest_supernet
-from rlnas.space import LayerwiseSpace
+from rlnas.run.training import furthest_supernet, search_space
 
 if TYPE_CHECKING:
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
+    from rlnas.space import LayerwiseSpace
     from rlnas.supernet import Supernet
     from rlnas.task import Task
 
@@ -62,7 +62,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         *(task.name, len(task.train), len(task.search), len(task.final), task.final.name),
     )
     supernet = furthest_supernet(job, task, folder)
-    space = LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
+    space = search_space(job, supernet)
     with folder.phase("calibrate"):
         latency = _latency(job, supernet, space, folder, progress=progress)
     logger.info("latency: %s", latency)

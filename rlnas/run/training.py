@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import CheckpointError
 from rlnas.run.folder import write_folder
+from rlnas.space import LayerwiseSpace
 from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, Supernet
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.supernet.training import prepare
@@ -35,6 +36,11 @@ def load_supernet(job: Job, task: Task) -> Supernet:
         seed=job.seed,
         trust_remote_code=job.trust_remote_code,
     )
+
+
+def search_space(job: Job, supernet: Supernet) -> LayerwiseSpace:
+    """The subnets on offer: those that are searched, and that share their weights in training."""
+    return LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
 
 
 def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
@@ -75,7 +81,9 @@ def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, 
     if schedule.epochs:
         with folder.phase("share"):
             sandwich = SandwichTrainer(
-                epochs=schedule.epochs, optimisation=optimisation(job, supernet, schedule.epochs)
+                epochs=schedule.epochs,
+                space=search_space(job, supernet),
+                optimisation=optimisation(job, supernet, schedule.epochs),
             )
             checkpoint = folder.checkpoints / "shared.pt"
             sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress)

@@ -13,7 +13,7 @@ from rlnas.run import training
 from rlnas.run.folder import RunFolder
 from rlnas.run.training import finish_subnet, furthest_supernet, load_supernet, train_supernet
 from rlnas.space import LayerConfig, SubnetConfig
-from rlnas.supernet import FullTrainer, Supernet
+from rlnas.supernet import FullTrainer, SandwichTrainer, Supernet
 
 SMALL = SubnetConfig((LayerConfig(2, 0), LayerConfig(1, 16)))
 SMALLER = SubnetConfig((LayerConfig(1, 0), LayerConfig(0, 16)))
@@ -102,6 +102,13 @@ def test_training_that_goes_on_after_fine_tuning_ends_with_the_same_weights(
 def test_a_fine_tuned_checkpoint_is_not_fine_tuned_again(tuned_job, task, folder):
     train(tuned_job, task, folder)
     assert list(folder.seconds()) == ["importance", "share"]
+
+
+def test_what_is_not_searched_is_not_trained(tuned_job, task, folder, monkeypatch):
+    spaces = []
+    monkeypatch.setattr(SandwichTrainer, "share", lambda self, *_, **__: spaces.append(self.space))
+    train(replace(tuned_job, keep_last_layer=True), task, folder)
+    assert spaces[0].smallest().layers[-1].num_attention_heads > 0
 
 
 def test_a_fine_tuned_checkpoint_needs_no_training(tuned_job, task, folder):
