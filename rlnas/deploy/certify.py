@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE, no_transformers_bars
-from rlnas.errors import CheckpointError, EvaluationError
+from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE
+from rlnas.errors import CheckpointError
 from rlnas.latency import clock_for, compare, describe_device, noise_note, resolve_device, timing_conditions
 from rlnas.scores import difference_interval, score, score_interval
+from rlnas.supernet.checkpoint import label_order, quiet_transformers
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.inference import predict
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 TARGET_TOLERANCE = 1.05
 """A latency ratio up to this many times its target meets it: timings of one machine differ that much."""
+
+
+NO_LIMIT = 2**31 - 1
+"""Tokens taken by a model whose positions are relative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def certify(
     """Judge a model and its baseline on the task's final split, and time both interleaved.
 
     Both run in the workload's number format. Outputs are matched with the task's labels by name
-    where the names are the same; otherwise by their order.
+    where the names are the same, but for their case; otherwise by their order.
 
     Args:
         model: A folder or hub name, a supernet (its full model), or a loaded model with its
@@ -247,18 +252,18 @@ def _read(name: str, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrain
     folder = Path(name)
     if _is_own_export(folder):
         config = SubnetModelConfig.from_pretrained(folder)
-        with no_transformers_bars():
+        with quiet_transformers():
             read: Any = SubnetModel.from_pretrained(
                 folder, config=config, dtype="auto", output_loading_info=True
             )
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     elif (folder / CONFIG_FILE).is_file() and not trust_remote_code:
         raise CheckpointError(
             f"the model file {MODEL_FILE.name} in {name!r} is not the one of this version of rlnas; "
             "look at it, then pass trust_remote_code=True to run it"
         )
     else:
-        with no_transformers_bars():
+        with quiet_transformers():
             read = AutoModelForSequenceClassification.from_pretrained(
                 name, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
             )
@@ -283,7 +288,7 @@ def _is_own_export(folder: Path) -> bool:
 def _positions(module: PreTrainedModel) -> int:
     """How many tokens a model takes."""
     config = module.config
-    limit = int(config.max_position_embeddings)
+    limit = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
     padding = getattr(config, "position_padding", None)
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):
         padding = config.pad_token_id
@@ -319,19 +324,12 @@ def _predict(
 ) -> npt.NDArray[np.generic]:
     """Predictions on the final split: the task's class indices, or values."""
     limit = loaded.max_seq_len if max_seq_len is None else min(max_seq_len, loaded.max_seq_len)
-    predictions = predict(loaded.module, encode(loaded.tokenizer, task.final, limit), batch_size)
-    if not np.isfinite(predictions).all():
-        n_bad = int(np.sum(~np.isfinite(predictions)))
-        raise EvaluationError(
-            f"{n_bad} of {len(predictions)} predictions of {loaded.name!r} are not finite numbers; "
-            "train it again, or take a workload of another dtype"
-        )
+    encoded = encode(loaded.tokenizer, task.final, limit)
+    predictions = predict(loaded.module, encoded, batch_size, name=repr(loaded.name))
     config: Any = loaded.module.config
     names = [str(config.id2label.get(index)) for index in range(config.num_labels)]
-    if task.is_regression or sorted(names) != sorted(task.label_names):
-        return predictions
-    order = np.array([task.label_names.index(name) for name in names])
-    return order[predictions.astype(np.int64)]
+    order = None if task.is_regression else label_order(names, task.label_names)
+    return predictions if order is None else np.argsort(order)[predictions.astype(np.int64)]
 
 
 def _time(

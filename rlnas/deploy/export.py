@@ -10,19 +10,18 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from rlnas.errors import InvalidSubnetError, RunFolderError
 from rlnas.supernet import modeling_subnet
+from rlnas.supernet.checkpoint import quiet_transformers
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from transformers import PreTrainedTokenizerBase
 
@@ -71,7 +70,7 @@ def export(
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with no_transformers_bars():
+        with quiet_transformers():
             model.save_pretrained(path)
         tokenizer.save_pretrained(path)
         shutil.copyfile(MODEL_FILE, path / MODEL_FILE.name)
@@ -84,18 +83,6 @@ def export(
             f"cannot write the model into {path} ({reason}); choose a folder that can be written"
         ) from error
     return path
-
-
-@contextmanager
-def no_transformers_bars() -> Iterator[None]:
-    """Without the progress bars of transformers, which are for files far larger than ours."""
-    were_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if were_enabled:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_sizes(weights: SubnetModel, config: SubnetConfig) -> None:

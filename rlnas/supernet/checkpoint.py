@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from rlnas.supernet.families import family_of, weight_names
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from rlnas.task import Task
 
 POOLINGS = ("cls", "mean")
+_UNTELLING = re.compile(r"(LABEL_)?\d+")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +71,7 @@ def load_checkpoint(
         raise CheckpointError(f"pooling must be one of {', '.join(POOLINGS)}, but got pooling={chosen!r}")
     _check_sizes(family, config, name)
     num_labels = len(config.id2label or {}) if task is None else task.num_labels
-    weights, missing = _read_weights(name, config, num_labels)
+    weights, missing = _read_weights(name, num_labels)
     tokenizer = _read_tokenizer(name, trust_remote_code)
     ours = SubnetModelConfig(**_sizes(family, config, chosen), **_labels(config, task))
     with torch.random.fork_rng():
@@ -75,8 +80,8 @@ def load_checkpoint(
     head = {f"{family.head_dense}.weight", f"{family.head_out}.weight"}
     has_head = missing.isdisjoint(head) and chosen == "cls"
     _copy_weights(result, family, weights, missing, name)
-    if has_head and task is not None:
-        _reorder_labels(result, config, task)
+    if has_head and task is not None and not task.is_regression:
+        has_head = _fit_labels(result, config, task)
     result.eval()  # type: ignore[no-untyped-call]
     return Checkpoint(result, tokenizer, fine_tuned=has_head)
 
@@ -156,9 +161,7 @@ def _check_sizes(family: Family, config: PretrainedConfig, name: str) -> None:
         )
 
 
-def _read_weights(
-    name: str, config: PretrainedConfig, num_labels: int
-) -> tuple[dict[str, torch.Tensor], set[str]]:
+def _read_weights(name: str, num_labels: int) -> tuple[dict[str, torch.Tensor], set[str]]:
     """The checkpoint's weights, and the names that it did not hold (or not in the right shape)."""
     try:
         # A new head is normal here and reported by us; it draws random numbers, which we do not use.
@@ -257,16 +260,31 @@ def _copy_weights(
         own[ours].data.copy_(weights[theirs])
 
 
-def _reorder_labels(model: SubnetModel, config: PretrainedConfig, task: Task) -> None:
-    """Put the outputs of a fine-tuned head into the task's order of labels, matched by name."""
+def _fit_labels(model: SubnetModel, config: PretrainedConfig, task: Task) -> bool:
+    """Put a head's outputs into the task's order of labels; False if it was made for other labels.
+
+    Names that say nothing (``LABEL_0``, ``0``) are taken in their order.
+    """
     names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    theirs = [names[index] for index in sorted(names)]
+    order = label_order(theirs, task.label_names)
+    if order is not None:
+        model.head.out.weight.data = model.head.out.weight.data[order]
+        model.head.out.bias.data = model.head.out.bias.data[order]
+        return True
+    if any(all(map(_UNTELLING.fullmatch, given)) for given in (theirs, task.label_names)):
+        return True
+    logger.warning(
+        "the checkpoint's classifier tells %s apart, not %s; it counts as untrained",
+        *(", ".join(given[:5]) + ", ..." * (len(given) > 5) for given in (theirs, task.label_names)),
+    )
+    return False
+
+
+def label_order(theirs: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Where each wanted label stands among a model's, matched by name; None where names do not tell."""
     for spelling in (str, str.casefold):  # as they stand; then sst2's checkpoints, which say POSITIVE
-        theirs = [spelling(names[index]) for index in sorted(names)]
-        wanted = [spelling(name) for name in task.label_names]
-        if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(wanted):
-            break
-    else:
-        return
-    order = [theirs.index(name) for name in wanted]
-    model.head.out.weight.data = model.head.out.weight.data[order]
-    model.head.out.bias.data = model.head.out.bias.data[order]
+        found, asked = ([spelling(name) for name in names] for names in (theirs, wanted))
+        if len(set(found)) == len(found) and sorted(found) == sorted(asked):
+            return [found.index(name) for name in asked]
+    return None

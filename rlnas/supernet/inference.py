@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rlnas.errors import EvaluationError
 from rlnas.supernet.encoding import sorted_batches
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def to_predictions(logits: Tensor) -> npt.NDArray[np.generic]:
     return logits.argmax(dim=1).cpu().numpy()
 
 
-def predict(model: PreTrainedModel, encoded: EncodedSplit, batch_size: int = 32) -> npt.NDArray[np.generic]:
+def predict(
+    model: PreTrainedModel, encoded: EncodedSplit, batch_size: int = 32, *, name: str = "the model"
+) -> npt.NDArray[np.generic]:
     """Predictions for all items of a split, in the split's order.
 
     Args:
@@ -32,20 +35,34 @@ def predict(model: PreTrainedModel, encoded: EncodedSplit, batch_size: int = 32)
             tokenizer made them, ``token_type_ids``.
         encoded: Tokens of the items.
         batch_size: Items per forward pass.
+        name: What messages call the model.
 
     Returns:
         Shape ``(n,)``: class indices, or values where the model has one output.
+
+    Raises:
+        EvaluationError: If a logit is not a finite number.
+        ValueError: If the split is empty.
     """
+    n_bad = 0
     predictions: npt.NDArray[np.generic] | None = None
     for batch in sorted_batches(encoded, batch_size, model.device):
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids
         with torch.inference_mode():
-            part = to_predictions(model(**inputs).logits)
+            logits = model(**inputs).logits
+            part = to_predictions(logits)
+            # The largest of classes would hide a NaN.
+            n_bad += int((~torch.isfinite(logits)).any(dim=1).sum())
         if predictions is None:
             predictions = np.empty(len(encoded), dtype=part.dtype)
         predictions[batch.indices] = part
     if predictions is None:
         raise ValueError("predict needs at least one item, but the split is empty")
+    if n_bad:
+        raise EvaluationError(
+            f"{n_bad} of {len(encoded)} predictions of {name} are not finite numbers; "
+            "train it again, or take another number format"
+        )
     return predictions

@@ -183,7 +183,8 @@ class Supernet:
         sizes = copy.deepcopy(self.model.config)
         sizes.kept_heads = [layer.num_attention_heads for layer in config.layers]
         sizes.kept_units = [layer.intermediate_size for layer in config.layers]
-        with torch.device("meta"), torch.random.fork_rng():
+        # Of the CPU alone: forking every GPU's generator would start every GPU.
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
             model = SubnetModel(sizes)
         shared = dict(self.model.named_parameters())
         weights = {
@@ -254,7 +255,7 @@ class Supernet:
             model, info = cast("tuple[SubnetModel, dict[str, set[str]]]", loaded)
             if info["missing_keys"]:  # transformers would fill them with random numbers
                 raise ValueError(f"it lacks the weight {sorted(info['missing_keys'])[0]!r}")
-            tokenizer = AutoTokenizer.from_pretrained(path, config=config)
+            tokenizer = AutoTokenizer.from_pretrained(path, config=config, trust_remote_code=False)
             check_vocabulary(tokenizer, str(path))
             importance = state["block_importance"]
             return cls(

@@ -92,6 +92,18 @@ def test_outputs_are_matched_with_the_labels_by_name(supernets: Supernets, task:
     assert same.loss_ci == (0.0, 0.0)
 
 
+def test_outputs_are_matched_by_name_whatever_their_case(supernets: Supernets, task: Task):
+    supernet = supernets("bert", task)
+    order = [1, 2, 0]
+    turned = supernet.extract(supernet.shape.full)
+    with torch.no_grad():
+        turned.head.out.weight.copy_(supernet.model.head.out.weight[order])
+        turned.head.out.bias.copy_(supernet.model.head.out.bias[order])
+    turned.config.id2label = {i: task.label_names[j].upper() for i, j in enumerate(order)}
+    same = certify((turned, supernet.tokenizer), baseline=supernet, task=task, **QUICK)
+    assert same.loss_ci == (0.0, 0.0)
+
+
 def test_outputs_without_the_tasks_names_are_taken_in_their_order(supernets: Supernets, task: Task):
     supernet = supernets("bert", task)
     unnamed = supernet.extract(supernet.shape.full)
@@ -205,6 +217,15 @@ def test_predictions_that_are_no_numbers_are_refused(supernets: Supernets, regre
         broken.head.out.bias.fill_(np.nan)
     with pytest.raises(EvaluationError, match="24 of 24 predictions of 'SubnetModel' are not finite"):
         certify((broken, supernet.tokenizer), baseline=supernet, task=regression, **QUICK)
+
+
+def test_the_largest_of_classes_hides_no_nan(supernets: Supernets, task: Task):
+    supernet = supernets("bert", task)
+    broken = supernet.extract(SUBNET)
+    with torch.no_grad():
+        broken.head.out.bias[1] = np.nan
+    with pytest.raises(EvaluationError, match="24 of 24 predictions of 'SubnetModel' are not finite"):
+        certify((broken, supernet.tokenizer), baseline=supernet, task=task, **QUICK)
 
 
 DEVICE = DeviceInfo("cpu", "Example CPU", versions={"torch": "2.13.0"})

@@ -205,8 +205,10 @@ def test_the_export_shows_no_progress_bars_and_leaves_those_of_others_on(
     task: Task,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     supernet = supernets("bert", task)
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", True)
     capfd.readouterr()
     export(supernet, SUBNET, tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -117,6 +117,20 @@ def test_outputs_stay_in_their_order_where_names_do_not_tell(checkpoints, names)
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "fine_tuned"),
+    [
+        (("happy", "sad", "angry"), False),
+        (("0", "1", "2"), True),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), True),
+    ],
+)
+def test_a_head_that_was_made_for_other_labels_is_not_fine_tuned(checkpoints, names, fine_tuned, caplog):
+    assert load(checkpoints["bert"], tiny.make_task(names)).fine_tuned is fine_tuned
+    told = "the checkpoint's classifier tells red, green, blue apart, not happy, sad, angry"
+    assert (told in caplog.text) is not fine_tuned
+
+
 def test_names_that_differ_in_case_alone_are_told_apart_exactly(tmp_path):
     folder = tiny.write_checkpoint(tmp_path, "bert", ("us", "US", "uk"))
     head = load(folder, tiny.make_task(("uk", "US", "us"))).model.head.out

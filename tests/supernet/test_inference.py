@@ -6,6 +6,7 @@ import tiny
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from rlnas.errors import EvaluationError
 from rlnas.supernet import Supernet
 from rlnas.supernet.encoding import EncodedSplit
 from rlnas.supernet.inference import predict, to_predictions
@@ -47,3 +48,14 @@ def test_any_classifier_of_transformers_will_do(checkpoints, family):
 def test_nothing_to_predict_is_refused(bert):
     with pytest.raises(ValueError, match="predict needs at least one item, but the split is empty"):
         predict(bert.model, EncodedSplit((), None, np.zeros(0, dtype=np.int64), 0))
+
+
+@pytest.mark.parametrize("names", [tiny.LABELS, ()], ids=["classes", "values"])
+def test_a_logit_that_is_no_number_is_refused(checkpoints, names):
+    task = tiny.make_task(names)
+    supernet = Supernet.from_pretrained(checkpoints["bert"], task)
+    with torch.no_grad():
+        supernet.model.head.out.bias[0] = float("nan")
+    n_items = len(task.search)
+    with pytest.raises(EvaluationError, match=f"{n_items} of {n_items} predictions of mine are not finite"):
+        predict(supernet.model, supernet.encode(task.search), name="mine")
