@@ -19,6 +19,7 @@ from rlnas.errors import (
     InvalidSubnetError,
     LatencyTableError,
     RewardError,
+    RLNASError,
 )
 from rlnas.history import History, Result
 from rlnas.metrics import Metrics
@@ -272,15 +273,20 @@ class _Desk:
 
     def _score(self, metrics: Metrics) -> float:
         reward = self._problem.reward
-        value = reward(metrics)
+        name = getattr(reward, "__qualname__", None) or repr(reward)
+        try:
+            value = reward(metrics)
+        except RLNASError:
+            raise
+        except Exception as error:  # of somebody's own code
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise RewardError(f"the reward {name} failed with {reason}, for {metrics}") from error
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
-            raise RewardError(
-                f"a reward must be a finite number, but {reward!r} gave {value!r} for {metrics}"
-            )
+            raise RewardError(f"a reward must be a finite number, but {name} gave {value!r} for {metrics}")
         return number
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from rlnas.errors import (
     BudgetError,
+    DeviceError,
     EvaluationError,
     HistoryError,
     InfeasibleTargetError,
@@ -305,6 +306,22 @@ def test_an_unsound_answer_of_the_evaluator_is_refused(answers, message):
 def test_a_reward_that_is_no_finite_number_is_refused(value):
     with pytest.raises(RewardError, match=rf"must be a finite number, but .* gave {value!r} for Metrics"):
         run(RandomBatches(), reward=lambda metrics: value)
+
+
+def test_a_reward_that_fails_is_named_with_its_fault():
+    def careless(metrics):
+        return metrics.acuracy
+
+    with pytest.raises(RewardError, match=r"the reward .*careless failed with AttributeError: .*'acuracy'"):
+        run(RandomBatches(), reward=careless)
+
+
+def test_an_error_that_a_reward_raises_on_purpose_is_left_as_it_is():
+    def strict(metrics):
+        raise DeviceError("no power meter")
+
+    with pytest.raises(DeviceError, match=r"^no power meter$"):
+        run(RandomBatches(), reward=strict)
 
 
 @pytest.mark.parametrize(
