@@ -17,6 +17,7 @@ from rlnas.report.table import MAX_FRONT, thinned
 from rlnas.report.wording import (
     CONTROL_NAMES,
     accuracy_sentence,
+    as_sentence,
     device_text,
     interval,
     latency_model_sentence,
@@ -258,9 +259,9 @@ def _latency_section(summary: Mapping[str, Any]) -> str:
             f"{milliseconds(measured)} ms were measured."
         )
     if error.get("foreign_note"):
-        facts.append(f"{error['foreign_note']}.")
+        facts.append(as_sentence(error["foreign_note"]))
     if summary.get("note"):
-        facts.append(f"{summary['note']}.")
+        facts.append(as_sentence(summary["note"]))
     return _section(
         "How far predicted latencies can be trusted",
         f"<p>{escape(' '.join(facts))}</p>{_bars(bars)}",

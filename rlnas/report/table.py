@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlnas.report.wording import (
     UNKNOWN,
     accuracy_sentence,
+    as_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -65,6 +66,9 @@ def format_table(summary: Mapping[str, Any]) -> str:
     ]
     for sentence in (latency_sentence, accuracy_sentence, setting_sentence):
         parts += textwrap.wrap(sentence(summary), WIDTH)
+    for key in ("note", "foreign_note"):
+        note = summary.get(key) or (summary.get("latency_model") or {}).get(key)
+        parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
     parts += textwrap.wrap(f"{latency_model_sentence(summary)} {seconds_sentence(summary)}", WIDTH)
     return "\n".join(parts)
 
@@ -129,7 +133,7 @@ def _row(summary: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> tup
         name,
         f"{number(entry['accuracy'], 3)} {interval(entry['accuracy_ci'], 3)}",
         number(entry["n_items"], 0),
-        _short(str(entry["split"]), 12),
+        _short(str(entry["split"]), 15),
         f"{milliseconds(entry['latency_ms'])} ({milliseconds(entry['latency_spread_ms'])})",
         number(ratio_to_full(summary, entry), 3),
         params(entry["n_params"]),

@@ -56,6 +56,11 @@ def metric_name(summary: Mapping[str, Any]) -> str:
     return METRIC_NAMES.get(metric, metric)
 
 
+def as_sentence(note: str) -> str:
+    """A note with a capital and a full stop."""
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
+
+
 def latency_sentence(summary: Mapping[str, Any]) -> str:
     """How much faster, and whether that was the aim."""
     low, high = summary["latency_ratio_ci"]

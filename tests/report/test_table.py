@@ -68,6 +68,19 @@ def test_the_sentences_follow_the_table(summary: dict[str, Any]):
         assert part in text
 
 
+def test_doubts_about_the_figures_are_told(summary: dict[str, Any]):
+    summary["note"] = "this machine is noisy"
+    summary["latency_model"]["foreign_note"] = "predicted for another device"
+    lines = format_table(summary).splitlines()
+    assert "This machine is noisy." in lines
+    assert "Predicted for another device." in lines
+
+
+def test_a_carved_split_is_named_in_full(summary: dict[str, Any]):
+    summary["full"]["split"] = "final (carved)"
+    assert "  final (carved)  " in format_table(summary)
+
+
 def test_unknown_figures_are_dashes(summary: dict[str, Any]):
     summary["full"] |= {"latency_ms": None, "accuracy_ci": [None, None], "n_params": None}
     row = next(line for line in format_table(summary).splitlines() if line.startswith("full model"))

@@ -8,6 +8,7 @@ import pytest
 
 from rlnas.report.wording import (
     accuracy_sentence,
+    as_sentence,
     device_text,
     interval,
     latency_model_sentence,
@@ -127,6 +128,11 @@ def test_the_error_of_predicted_latencies_stands_beside_its_controls(summary: di
     assert latency_model_sentence(summary).endswith("3 subnets that were held out.")
     del summary["latency_model"]
     assert latency_model_sentence(summary).endswith("was not measured.")
+
+
+@pytest.mark.parametrize("note", ["noisy; time again", "Noisy; time again."])
+def test_a_note_becomes_a_sentence(note: str):
+    assert as_sentence(note) == "Noisy; time again."
 
 
 def test_seconds_are_listed(summary: dict[str, Any]):
