@@ -1,0 +1,1 @@
+"""Controllers: they propose configs and learn from their rewards."""
