@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rlnas").setLevel(logging.INFO)
+    # The hub's client repeats what its error says; loggers keep a level that the environment names.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         options.run(options)
         sys.stdout.flush()  # here, where a reader that has gone is told from an error
     except KeyboardInterrupt:
-        print("interrupted; nothing scored is lost: go on with --resume", file=sys.stderr)
+        can_resume = options.run in (_search, _demo)
+        advice = "; nothing scored is lost: go on with --resume" if can_resume else ""
+        print(f"interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, e.g. `rlnas report RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with `rlnas demo`; every command explains itself with --help.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"rlnas {_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_search(commands)
@@ -81,6 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there is one: "None" and "False" tell a reader nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _version() -> str:
+    try:
+        return version("rlnas")
+    except PackageNotFoundError:  # run from a clone
+        return "(not installed)"
+
+
 def _command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, details: str
 ) -> argparse.ArgumentParser:
@@ -88,7 +110,7 @@ def _command(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}. {details}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
@@ -128,9 +150,20 @@ def _add_search(commands: Commands) -> None:
     task.add_argument("--text-column", help="column of the texts; found by name if not given")
     task.add_argument("--pair-column", help="column of the second texts; found by name if not given")
     task.add_argument("--label-column", help="column of the labels; found by name if not given")
-    task.add_argument("--metric", choices=("accuracy", "f1", "matthews", "spearman", "pearson"))
-    task.add_argument("--max-train-items", type=int, metavar="N", help="train on N items at most")
-    task.add_argument("--search-items", type=int, metavar="N", help="size of the search split")
+    task.add_argument(
+        "--metric",
+        choices=("accuracy", "f1", "matthews", "spearman", "pearson"),
+        help="by default accuracy for classes and spearman for values",
+    )
+    task.add_argument(
+        "--max-train-items", type=int, metavar="N", help="train on N items at most; by default on all"
+    )
+    task.add_argument(
+        "--search-items",
+        type=int,
+        metavar="N",
+        help="size of the search split; by default 15 %% of the data",
+    )
     _add_workload(parser)
     _add_goal(parser)
     _add_training(parser)
@@ -282,10 +315,15 @@ def make_reward(
         weight: Weight of the latency, or None for the reward's own.
 
     Raises:
-        RewardError: If the name is unknown, the function cannot be imported, or an option does
-            not go with the reward.
+        RewardError: If the name is unknown, the function cannot be imported, an option does not
+            go with the reward, or the ratio is above 1.
     """
     has_target = target_ms is not None or target_ratio is not None
+    if target_ratio is not None and target_ratio > 1:
+        raise RewardError(
+            f"--target-ratio={target_ratio:g} is more than the full model takes, 1; "
+            "give a fraction of it, such as 0.5"
+        )
     weights = {} if weight is None else {"weight": weight}
     if name in ("latency-target", "latency-target-absolute", "mnasnet", "hard-budget"):
         if not has_target:
@@ -323,8 +361,9 @@ def _imported(name: str) -> Reward:
         sys.path.insert(0, "")  # a reward may lie beside the data
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise RewardError(f"--reward={name}: cannot import the module {module_name!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # of somebody's own code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RewardError(f"--reward={name}: cannot import the module {module_name!r}: {reason}") from error
     reward = getattr(module, function_name, None)
     if reward is None:
         raise RewardError(f"--reward={name}: the module {module_name!r} has no {function_name!r}")
@@ -424,10 +463,16 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     from rlnas.calibration import calibrate
+    from rlnas.run.job import check_seed
     from rlnas.space import LayerwiseSpace
     from rlnas.supernet import Supernet
 
     device, workload = _device_and_workload(options)
+    check_seed(options.seed)
+    if options.out.is_dir():
+        raise RunFolderError(
+            f"--out={options.out} is a folder; name a file, such as {options.out / 'latency.json'}"
+        )
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent
     except OSError as error:
@@ -451,10 +496,10 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from rlnas.report import read_summary, write_report
-    from rlnas.run.folder import RunFolder, read_json
+    from rlnas.run.folder import RunFolder
 
     folder = RunFolder(options.folder)
-    read_json(folder.config)  # says so if this is no run
+    folder.check()
     if not folder.summary.is_file():
         raise RunFolderError(f"the run in {str(options.folder)!r} is not finished: {_progress(folder)}")
     summary = read_summary(options.folder)

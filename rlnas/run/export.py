@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlnas.deploy import export
 from rlnas.errors import RunFolderError
 from rlnas.history import History
-from rlnas.run.folder import RunFolder, read_json, write_folder
+from rlnas.run.folder import RunFolder, write_folder
 from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
@@ -24,13 +24,15 @@ def export_chosen(run: str | Path, out: str | Path) -> None:
             written.
     """
     folder = RunFolder(Path(run))
-    read_json(folder.config)
+    folder.check()
     if not folder.best.is_dir():
         raise RunFolderError(
             f"the run in {str(folder.path)!r} has chosen no subnet yet; finish it with --resume, "
             "or export one of its trials (--trial N)"
         )
     check_free(Path(out))
+    if folder.best.resolve() in Path(out).resolve().parents:
+        raise RunFolderError(f"{str(out)!r} lies in what is copied; give another folder (--out)")
     write_folder(Path(out), lambda path: shutil.copytree(folder.best, path, dirs_exist_ok=True))
 
 
@@ -45,7 +47,7 @@ def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:
             or cannot be written.
     """
     folder = RunFolder(Path(run))
-    read_json(folder.config)
+    folder.check()
     with History.read(folder.path) as history:
         trials = history.trials
     if not trials:

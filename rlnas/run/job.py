@@ -102,7 +102,7 @@ class Job:
 
     Raises:
         BudgetError: If `budget` is less than 1.
-        ValueError: If `seed` is negative.
+        ValueError: If `seed` is negative or above 4294967295.
     """
 
     model: str
@@ -123,8 +123,7 @@ class Job:
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise BudgetError(f"budget must be at least 1 trial, but got budget={self.budget}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, but got seed={self.seed}")
+        check_seed(self.seed)
 
     def settings(self) -> dict[str, str]:
         """Every setting as text, for comparing a run with one that is resumed."""
@@ -139,6 +138,17 @@ class Job:
             else:
                 values[entry.name] = _describe(value)
         return values
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what not all generators take: NumPy's old one, which controllers use, takes 32 bits.
+
+    Raises:
+        ValueError: If `seed` is negative or above 4294967295.
+    """
+    if not 0 <= seed < 2**32:
+        bound = "at least 0" if seed < 0 else "at most 4294967295"
+        raise ValueError(f"seed must be {bound}, but got seed={seed}")
 
 
 def _describe(value: object) -> str:

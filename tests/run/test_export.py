@@ -64,6 +64,18 @@ def test_nothing_is_overwritten(finished, tmp_path, export):
     assert files_of(tmp_path) == {"mine": b"precious"}
 
 
+def test_a_subnet_is_not_copied_into_itself(finished):
+    with pytest.raises(RunFolderError, match=r"best/inner' lies in what is copied; give another folder"):
+        export_chosen(finished, finished / "best" / "inner")
+    assert not (finished / "best" / "inner").exists()
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match=r"file' is a file; give the folder of a run"):
+        export_chosen(tmp_path / "file", tmp_path / "small")
+
+
 def test_a_file_is_in_the_way(finished, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="file' is there already"):

@@ -136,6 +136,7 @@ def test_a_job_without_trials_is_refused(budget):
         replace(JOB, budget=budget)
 
 
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed must be at least 0, but got seed=-1"):
-        replace(JOB, seed=-1)
+@pytest.mark.parametrize(("seed", "bound"), [(-1, "at least 0"), (2**32, "at most 4294967295")])
+def test_a_seed_that_not_all_generators_take_is_refused(seed, bound):
+    with pytest.raises(ValueError, match=f"seed must be {bound}, but got seed={seed}"):
+        replace(JOB, seed=seed)
