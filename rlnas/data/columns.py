@@ -148,6 +148,10 @@ def _first_known(known: Sequence[str], names: Sequence[str]) -> str | None:
 
 def _missing(role: str, names: Sequence[str]) -> DataError:
     option = f"{role}_column"
+    if len(names) == 1 and ";" in names[0]:
+        return DataError(
+            f"the only column is {names[0]!r}; separate columns by commas, or by tabs in a .tsv"
+        )
     return DataError(
         f"no {role} column found among {_listed(names)}; name it with {_flag(option)} ({option}=)"
     )

@@ -79,7 +79,8 @@ def read_files(paths: Sequence[Path]) -> Dataset:
         try:
             table = _read(suffix, [str(path) for path in paths], cache)
         except Exception as error:  # whatever pyarrow, pandas and datasets raise, it is this file's fault
-            raise DataError(f"{paths[0]} cannot be read as {suffix[1:]}: {reason(error)}") from error
+            fix = "; save it as UTF-8" if "codec can't decode" in reason(error) else ""
+            raise DataError(f"{paths[0]} cannot be read as {suffix[1:]}: {reason(error)}{fix}") from error
     if table is None:
         raise _empty(paths[0])
     return table

@@ -53,7 +53,7 @@ class TimedModel:
         if workload.seq_len > supernet.max_positions:
             raise CheckpointError(
                 f"the checkpoint has positions for {supernet.max_positions} tokens at most, "
-                f"but the workload has seq_len={workload.seq_len}"
+                f"but the workload has seq_len={workload.seq_len}; ask for no more than that (--seq-len)"
             )
         self._supernet = supernet
         self._workload = workload

@@ -101,3 +101,8 @@ def test_texts_are_read_as_they_are():
 
 def test_good_rows_pass():
     check_rows([False, False], "train split", "no fault")
+
+
+def test_columns_that_were_not_parted_are_told_apart():
+    with pytest.raises(DataError, match=r"the only column is 'text;label'; separate columns by commas"):
+        find_columns(["text;label"])

@@ -208,3 +208,10 @@ def test_nearest_names_a_sibling_or_a_known_task(tmp_path):
     assert nearest(tmp_path / "missing" / "sst3") == ""
     assert nearest(Path("pydoc"), ["pydocs"]) == "; did you mean 'pydocs'?"
     assert nearest(Path("pydocs"), ["pydocs"]) == ""
+
+
+def test_another_encoding_is_told_with_its_remedy(tmp_path: Path):
+    path = tmp_path / "latin.csv"
+    path.write_bytes("text,label\nGröße,a\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin.csv cannot be read as csv: .*decode.*; save it as UTF-8$"):
+        read_files([path])
