@@ -126,9 +126,6 @@ class RunFolder:
         return dict(read_json(self.phases)) if self.phases.is_file() else {}
 
 
-_MEND = "delete it and go on with --resume"
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file in one step.
 
@@ -154,9 +151,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(path)!r} is missing{_similar(path)}") from error
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{str(path)!r} is damaged: {error}; {_MEND}") from error
+        raise RunFolderError(f"{str(path)!r} is damaged: {error}; {_remedy(path)}") from error
     if not isinstance(values, dict):
-        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object; {_MEND}")
+        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object; {_remedy(path)}")
     return values
 
 
@@ -180,6 +177,13 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
         raise RunFolderError(f"cannot write the folder {str(path)!r}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a damaged file; without its settings a run cannot go on."""
+    if path.name == "config.json":
+        return "put it back, or begin anew in another folder (--out)"
+    return "delete it and go on with --resume"
 
 
 def _similar(path: Path) -> str:

@@ -94,7 +94,7 @@ def test_some_settings_may_change(folder, key, value):
 
 def test_a_damaged_config_is_named(folder):
     folder.config.write_text("{")
-    with pytest.raises(RunFolderError, match=r"config.json' is damaged: Expecting"):
+    with pytest.raises(RunFolderError, match=r"config.json' is damaged: Expecting .*; put it back"):
         folder.open(SETTINGS, resume=True)
 
 
@@ -146,7 +146,7 @@ def test_json_that_cannot_be_written_is_named(tmp_path):
 
 def test_json_that_is_no_object_is_damaged(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
-    with pytest.raises(RunFolderError, match=r"a.json' is damaged: it holds no JSON object"):
+    with pytest.raises(RunFolderError, match=r"a.json' is damaged: it holds no JSON object; delete it"):
         read_json(tmp_path / "a.json")
 
 
