@@ -96,7 +96,7 @@ class History:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(f"cannot make the run folder {file.parent} ({error.strerror})") from error
-        lock = _lock(file)
+        lock = hold(file)
         connection = None
         try:
             with _named_faults(file):
@@ -243,10 +243,14 @@ def _file_of(path: Path) -> Path:
     return path if path.suffix == ".sqlite" else path / FILE_NAME
 
 
-def _lock(file: Path) -> sqlite3.Connection:
-    """Hold a lock until the connection is closed or the process ends, however it ends.
+def hold(file: Path) -> sqlite3.Connection:
+    """Keep other processes from writing, until the connection is closed or the process ends.
 
-    The lock is a file of its own, so that others may read the history meanwhile.
+    The lock is a file of its own (``.lock``), so that others may read meanwhile.
+
+    Raises:
+        HistoryError: If another process holds it.
+        RunFolderError: If the folder cannot be written.
     """
     lock_file = file.with_suffix(".lock")
     with _named_faults(lock_file):

@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import HistoryError, RunFolderError
+from rlnas.history import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -98,6 +99,16 @@ class RunFolder:
             hint = _similar(self.config) or "; give the folder of a run (its --out)"
             raise RunFolderError(f"{str(self.path)!r} holds no run: {str(self.config)!r} is missing{hint}")
         read_json(self.config)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from working on the same run meanwhile.
+
+        Raises:
+            HistoryError: If another process does.
+        """
+        with closing(hold(self.path / "run")):
+            yield
 
     def is_finished(self, budget: int) -> bool:
         """Whether the run's summary is there, for no smaller a budget than asked for."""

@@ -51,7 +51,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         if not folder.report.is_file():  # killed between the two
             write_report(folder.path)
         return read_json(folder.summary)
-    with half_the_cores(job.device):
+    with folder.held(), half_the_cores(job.device):
         inputs = prepare_inputs(job, folder, progress=progress)
         with baseline_beside(job, inputs.task, folder):
             train_supernet(job, inputs.supernet, inputs.task, folder, progress=progress)

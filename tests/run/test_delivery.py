@@ -171,7 +171,7 @@ def test_a_hub_name_is_shown_as_it_is(name):
 
 def test_the_run_folder_holds_nothing_half_done(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names - {"history.lock"} == {
+    assert names - {"history.lock", "run.lock"} == {
         *("best", "config.json", "data", "full", "history.sqlite", "latency.json", "phases.json"),
         *("report.html", "summary.json", "supernet"),
     }

@@ -19,7 +19,7 @@ from rlnas.errors import HistoryError, RewardError, RunFolderError
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.history import History
 from rlnas.run import DataSource, Job, Schedule, run_job
-from rlnas.run.folder import FREE_TO_CHANGE, read_json, write_json
+from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json, write_json
 from rlnas.supernet import FullTrainer
 from rlnas.workload import Workload
 
@@ -179,6 +179,13 @@ def test_every_other_setting_is_refused_on_resume(world, run, key):
 def test_a_run_may_move(world, run, no_work, tmp_path):
     run.rename(tmp_path / "elsewhere")
     assert run_job(world.job(), tmp_path / "elsewhere", resume=True, progress=False)["budget"] == BUDGET
+
+
+def test_two_processes_do_not_work_on_one_run(world, tmp_path, no_work):
+    folder = RunFolder(tmp_path)
+    message = f"another process is writing to {tmp_path}"
+    with folder.held(), pytest.raises(HistoryError, match=message):
+        run_job(world.job(), tmp_path, progress=False)
 
 
 def test_a_damaged_history_is_named(world, run):
