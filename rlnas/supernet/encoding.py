@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rlnas.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -63,7 +65,17 @@ class Batch:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, split: Split, max_seq_len: int) -> EncodedSplit:
-    """Tokenise a split; longer texts are cut to `max_seq_len` tokens."""
+    """Tokenise a split; longer texts are cut to `max_seq_len` tokens.
+
+    Raises:
+        DataError: If so few tokens do not even hold the special ones.
+    """
+    n_special = tokenizer.num_special_tokens_to_add(pair=split.text_pairs is not None)
+    if max_seq_len < n_special:  # tokenizers would cut nothing at all
+        raise DataError(
+            f"max_seq_len={max_seq_len} leaves no room for the {n_special} special tokens of an item; "
+            "give more (--seq-len)"
+        )
     # A tokenizer file may carry padding of its own (MiniLM's pads to 128): switch it off.
     pairs = None if split.text_pairs is None else list(split.text_pairs)
     tokens = tokenizer(

@@ -66,6 +66,10 @@ class Optimisation:
             raise ValueError(f"epochs must be at least 0, but got epochs={self.epochs}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but got batch_size={self.batch_size}")
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a number of at least 0, but got {name}={value}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"warmup_share must be in [0, 1], but got warmup_share={self.warmup_share}")
         if self.precision not in ("auto", "float32", "bfloat16"):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlnas.errors import DataError
 from rlnas.supernet.encoding import EncodedSplit, collate, encode, shuffled_batches, sorted_batches
 
 
@@ -126,3 +127,12 @@ def test_shuffled_batches_are_alike_in_length_and_other_ones_each_epoch():
     assert spread < 0.1 * np.ptp(lengths)
     firsts = [lengths[batch].mean() for batch in first]
     assert sorted(firsts) != firsts
+
+
+@pytest.mark.parametrize(("pairs", "n_special"), [(False, 2), (True, 3)])
+def test_room_for_the_special_tokens_is_needed(pairs, n_special):
+    tokenizer, split = tiny.make_tokenizer("bert"), tiny.make_task(pairs=pairs).search
+    assert encode(tokenizer, split, n_special).lengths.max() == n_special
+    message = f"max_seq_len={n_special - 1} leaves no room for the {n_special} special tokens"
+    with pytest.raises(DataError, match=message):
+        encode(tokenizer, split, n_special - 1)

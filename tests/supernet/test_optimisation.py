@@ -60,6 +60,12 @@ def train(supernet, settings=SETTINGS, backward=None, split=None, **arguments):
     [
         ({"epochs": -1}, "epochs must be at least 0, but got epochs=-1"),
         ({"batch_size": 0}, "batch_size must be at least 1, but got batch_size=0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, but got .*=nan"),
+        (
+            {"head_learning_rate": -0.1},
+            "head_learning_rate must be a number of at least 0, but got .*=-0.1",
+        ),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be a number of at least 0, but got .*=-1.0"),
         ({"warmup_share": 1.5}, r"warmup_share must be in \[0, 1\], but got warmup_share=1.5"),
         (
             {"precision": "float16"},
