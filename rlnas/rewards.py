@@ -189,6 +189,9 @@ class MnasNetReward(_Aimed):
 class HardBudget(_Aimed):
     """The accuracy within the budget; beyond it minus the relative excess, so at most 0.
 
+    Meant for metrics that are not negative: a negative one within the budget may be worth less than
+    a small excess.
+
     Attributes:
         ratio: Budget as a part of the full model's latency.
         target_ms: Budget in milliseconds; exactly one of `ratio` and `target_ms` is given.
