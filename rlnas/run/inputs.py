@@ -61,6 +61,8 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         "data: %s with %d training, %d search and %d final items (%s)",
         *(task.name, len(task.train), len(task.search), len(task.final), task.final.name),
     )
+    for note in task.notes:  # e.g. that a test file has no labels and is not used
+        logger.info("data: %s", note)
     supernet = furthest_supernet(job, task, folder)
     space = search_space(job, supernet)
     with folder.phase("calibrate"):

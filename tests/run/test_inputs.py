@@ -133,3 +133,10 @@ def test_no_training_at_all_is_refused_before_calibration(world, tmp_path):
     with pytest.raises(CheckpointError, match=r"has no trained classifier for this task.*--full-epochs 1"):
         prepared(job, RunFolder(tmp_path))
     assert not (tmp_path / "latency.json").exists()
+
+
+def test_what_was_done_to_the_data_is_told(world, folder, caplog):
+    with caplog.at_level(logging.INFO, logger="rlnas"):
+        task = prepared(world.job(), folder).task
+    assert task.notes
+    assert {f"data: {note}" for note in task.notes} <= set(caplog.messages)
