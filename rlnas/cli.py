@@ -446,9 +446,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 DEMO = (
-    *("--task", "pydocs", "--max-train-items", "2500", "--search-items", "400", "--seq-len", "64"),
+    *("--task", "pydocs", "--max-train-items", "2000", "--search-items", "320", "--seq-len", "64"),
     *("--full-epochs", "1", "--epochs", "1", "--finish-epochs", "2"),
-    *("--target-ratio", "0.5", "--budget", "128"),
+    *("--target-ratio", "0.5", "--budget", "112"),
 )
 
 
