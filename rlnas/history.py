@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 FILE_NAME = "history.sqlite"
 
+PLANNED_BUDGET = "planned_budget"
+FIRST_STAYS = frozenset({PLANNED_BUDGET})
+"""Settings that need not be equal on a resume: the first ones stay."""
+
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS trials (number INTEGER PRIMARY KEY, config TEXT NOT NULL UNIQUE, "
@@ -81,7 +85,7 @@ class History:
         Args:
             path: Run folder, made if absent (the file in it is ``history.sqlite``), or the file
                 itself if its name ends in ``.sqlite``; None keeps the record in memory.
-            settings: What must be equal for the record to be continued.
+            settings: What must be equal for the record to be continued, but for `FIRST_STAYS`.
             resume: Whether trials that are already there are continued.
 
         Raises:
@@ -106,6 +110,10 @@ class History:
                 trials = _load_trials(connection, file)
                 stored = dict(connection.execute("SELECT key, value FROM settings"))
                 _check_resumable(file, trials, stored, settings, resume=resume)
+                settings = {
+                    **settings,
+                    **{key: stored[key] for key in FIRST_STAYS if trials and key in stored},
+                }
                 with _transaction(connection):
                     connection.execute("DELETE FROM settings")
                     connection.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
@@ -348,7 +356,7 @@ def _check_resumable(
             f"{file} already holds {len(trials)} trials; "
             "pass resume=True (--resume) to go on with them, or choose another folder"
         )
-    for key in sorted({*stored, *given}):
+    for key in sorted({*stored, *given} - FIRST_STAYS):
         if stored.get(key) != given.get(key):
             raise HistoryError(
                 f"{file} was made with {key}={stored.get(key)}, but this search has "

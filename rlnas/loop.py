@@ -21,7 +21,7 @@ from rlnas.errors import (
     RewardError,
     RLNASError,
 )
-from rlnas.history import History, Result
+from rlnas.history import PLANNED_BUDGET, History, Result
 from rlnas.metrics import Metrics
 from rlnas.protocols import InformedEvaluator, Problem, RelativeReward, TargetedReward
 from rlnas.trial import Trial
@@ -81,7 +81,7 @@ def search(
     are stored already are answered from the history without being evaluated; they count as
     trials, so budget and numbers are those of an unbroken run. Controllers therefore have to be
     deterministic functions of the problem, the seed and the answers. `budget` may be larger
-    than before, if the controller's first proposals do not depend on it.
+    than before; the controller is told the first one, so that it proposes the same again.
 
     Args:
         space: The configs to choose from.
@@ -119,12 +119,12 @@ def search(
         latency = evaluator.latency if latency is None else latency
         importance = _fitting(evaluator.importance, space) if importance is None else importance
     problem = _state_problem(space, reward, latency, importance)
-    known = _describe_search(problem, controller, seed, settings or {})
+    known = _describe_search(problem, controller, seed, budget, settings or {})
     folder = None if path is None else Path(path)
     with History.open(folder, known, resume=resume) as history:
         desk = _Desk(problem, evaluator, history, budget, progress)
         try:
-            controller.search(problem, desk.evaluate, budget, seed)
+            controller.search(problem, desk.evaluate, int(history.settings[PLANNED_BUDGET]), seed)
             reason = "the controller stopped"
         except SearchEnd as end:
             reason = end.reason
@@ -343,12 +343,13 @@ def _predict(latency: LatencyModel, configs: Sequence[SubnetConfig]) -> list[flo
 
 
 def _describe_search(
-    problem: Problem, controller: Controller, seed: int, settings: Mapping[str, str]
+    problem: Problem, controller: Controller, seed: int, budget: int, settings: Mapping[str, str]
 ) -> dict[str, str]:
     space = problem.space
     digest = hashlib.sha256(_describe(space).encode()).hexdigest()[:16]
     own = {
         "seed": str(seed),
+        PLANNED_BUDGET: str(budget),
         "space": f"{type(space).__name__}(nvec={tuple(space.nvec)}, sha256={digest})",
         "reward": _describe(problem.reward),
         "controller": _describe(controller),

@@ -162,7 +162,7 @@ class Controller(Protocol):
         Args:
             problem: What is known beforehand.
             evaluate: Judges configs; repeats are free.
-            budget: Number of new configs that may be evaluated.
+            budget: Number of new configs that the search was begun with; a resumed one may get more.
             seed: Equal seeds give equal proposals.
         """
 

@@ -566,3 +566,25 @@ def test_importance_of_other_positions_is_left_out_of_the_problem():
 
     search(space, Evaluator(), lambda metrics: metrics.accuracy, Looker(), budget=1)
     assert seen == [None]
+
+
+def test_a_controller_is_told_the_budget_that_the_search_was_begun_with(tmp_path):
+    task = additive_task(LayerwiseSpace.for_model(ModelShape(2, 4, 16, 8)))
+    told = []
+
+    class Counter:
+        def __repr__(self):
+            return "Counter()"
+
+        def search(self, problem, evaluate, budget, seed):
+            told.append(budget)
+            rng = np.random.default_rng(seed)
+            while True:
+                evaluate([problem.space.sample(rng)])
+
+    reward = LinearPenalty()
+    search(task.space, task, reward, Counter(), budget=5, path=tmp_path)
+    more = search(task.space, task, reward, Counter(), budget=9, path=tmp_path, resume=True)
+    search(task.space, task, reward, Counter(), budget=12, path=tmp_path, resume=True)
+    assert told == [5, 5, 5]
+    assert len(more.trials) == 9

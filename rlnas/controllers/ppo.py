@@ -122,7 +122,7 @@ class PPOController:
             n_trials = 1 + max(trial.number for trial in trials)
             model.n_epochs = self.n_epochs if n_trials > n_seen else 1
             n_seen = max(n_seen, n_trials)
-            model.ent_coef = self.ent_coef / n_positions * (1.0 - n_seen / budget) ** 2
+            model.ent_coef = self.ent_coef / n_positions * max(0.0, 1.0 - n_seen / budget) ** 2
             return trials
 
         environment = _UnitRewards(SubnetVecEnv(problem, judge, self.n_envs, self.hard_budget))

@@ -242,3 +242,12 @@ def test_the_unit_and_origin_of_a_reward_do_not_matter() -> None:
 
 def test_it_keeps_the_laws_of_controllers() -> None:
     check_controller(QUICK)
+
+
+def test_a_finished_search_goes_on_with_a_larger_budget(tmp_path: Path) -> None:
+    task = additive_task(SMALL)
+    first = search(SMALL, task, REWARD, QUICK, budget=30, seed=1, path=tmp_path)
+    more = search(SMALL, task, REWARD, QUICK, budget=40, seed=1, path=tmp_path, resume=True)
+    assert more.trials[: len(first.trials)] == first.trials
+    assert len(first.trials) == 30
+    assert len(more.trials) > 30

@@ -53,7 +53,7 @@ DEATHS = [
     ({"moment": "finetune:begin", "delay": 0.03}, "latency.json", "checkpoints/finetuned"),
     ({"moment": "prepare:begin"}, "checkpoints/finetuned", "supernet"),
     ({"moment": "share:begin", "delay": 0.03}, "checkpoints/finetuned", "supernet"),
-    ({"moment": "save:end"}, "supernet.tmp/model.safetensors", "supernet"),
+    ({"moment": "save:end"}, ".supernet.tmp/model.safetensors", "supernet"),
     ({"moment": "evaluate:end"}, "supernet/model.safetensors", "best"),
     ({"moment": "append:end", "nth": 2}, "history.sqlite", "best"),
     ({"moment": "append:begin", "delay": 0.002}, "history.sqlite", "best"),
@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_history_of_an_unbrok
             for flag in world.arguments(tmp_path / name)
             if flag not in ("--latency-table", str(world.table))
         ]
-        return [*flags, "--controller", "ppo", "--budget", "64", "--target-ratio", "1.5", *more]
+        return [*flags, "--controller", "ppo", "--budget", "64", "--target-ratio", "1", *more]
 
     stored = []
     for death, present, absent in DEATHS:
