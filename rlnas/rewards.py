@@ -187,10 +187,9 @@ class MnasNetReward(_Aimed):
 
 @dataclass(frozen=True, slots=True)
 class HardBudget(_Aimed):
-    """The accuracy within the budget; beyond it minus the relative excess, so at most 0.
+    """The accuracy within the budget; beyond it -1 minus the relative excess.
 
-    Meant for metrics that are not negative: a negative one within the budget may be worth less than
-    a small excess.
+    No metric is below -1, so whatever keeps to the budget is worth more than whatever breaks it.
 
     Attributes:
         ratio: Budget as a part of the full model's latency.
@@ -214,7 +213,7 @@ class HardBudget(_Aimed):
             RewardError: If the ratio is not resolved, or `metrics` has no latency.
         """
         excess = self._relative_latency(metrics) - 1.0
-        return metrics.accuracy if excess <= self.tolerance else -excess
+        return metrics.accuracy if excess <= self.tolerance else -1.0 - excess
 
 
 def _check(name: str, value: float, *, at_least: float = -math.inf, above: float = -math.inf) -> None:

@@ -54,7 +54,7 @@ def test_every_reward_can_be_resolved(reward):
         (MnasNetReward(target_ms=10.0), 20.0, 0.8 * 2**-0.07),
         (MnasNetReward(target_ms=10.0, exponent=-1.0), 5.0, 1.6),
         (HardBudget(target_ms=10.0), 10.0, 0.8),
-        (HardBudget(target_ms=10.0), 12.0, -0.2),
+        (HardBudget(target_ms=10.0), 12.0, -1.2),
         (HardBudget(target_ms=10.0, tolerance=0.25), 12.0, 0.8),
     ],
     ids=str,

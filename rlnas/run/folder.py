@@ -10,7 +10,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rlnas.errors import HistoryError, RunFolderError
+from rlnas.errors import HistoryError, RLNASError, RunFolderError
 from rlnas.history import hold
 
 if TYPE_CHECKING:
@@ -122,6 +122,18 @@ class RunFolder:
                     f"the run in {str(self.path)!r} was started with {key}={stored.get(key)}, "
                     f"not {key}={value}; resume it with the same settings, or give another folder (--out)"
                 )
+
+    @contextmanager
+    def damage_of(self, path: Path, remedy: str) -> Iterator[None]:
+        """Say of a stored result that cannot be read how to go on without it.
+
+        Raises:
+            RunFolderError: If the body raises another of our errors.
+        """
+        try:
+            yield
+        except RLNASError as error:
+            raise RunFolderError(f"{error}; delete {str(path)!r} and add --resume to {remedy}") from error
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -74,7 +74,8 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
 
 def _task(job: Job, folder: RunFolder) -> Task:
     if folder.data.is_dir():
-        return read_task(folder.data)
+        with folder.damage_of(folder.data, "read the task again"):
+            return read_task(folder.data)
     data = job.data
     task = load_task(
         data.source,
@@ -137,5 +138,10 @@ def _target_ratio(job: Job, space: LayerwiseSpace, latency: LatencyTable) -> flo
             f"the target of {reward.target_ms:.4g} ms ({reward.target_ms / full_ms:.3g} of the full model) "
             f"cannot be reached: the smallest subnet takes {smallest_ms:.4g} ms, "
             f"{smallest_ms / full_ms:.3g} of the full model's {full_ms:.4g} ms; ask for more than that"
+        )
+    if reward.target_ms > full_ms:
+        logger.warning(
+            "the target of %.4g ms is above the full model's %.4g ms, so nothing has to shrink",
+            *(reward.target_ms, full_ms),
         )
     return reward.target_ms / full_ms

@@ -51,7 +51,8 @@ def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
     """
     for path in (folder.supernet, folder.finetuned):
         if path.is_dir():
-            return Supernet.load(path, device=job.device)
+            with folder.damage_of(path, "train them again"):
+                return Supernet.load(path, device=job.device)
     supernet = load_supernet(job, task)
     if not supernet.fine_tuned and job.schedule.full_epochs == 0:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from world import SHAPE, make_table
 
 from rlnas.calibration import calibrate
 from rlnas.data import read_task
-from rlnas.errors import CheckpointError, DataError, InfeasibleTargetError, LatencyTableError
+from rlnas.errors import CheckpointError, InfeasibleTargetError, LatencyTableError, RunFolderError
 from rlnas.latency import LatencyTable
 from rlnas.rewards import LatencyTarget, LinearPenalty
 from rlnas.run import Schedule, inputs
@@ -49,7 +49,8 @@ def test_data_is_stored_before_anything_else(world, tmp_path):
 
 def test_a_damaged_task_in_the_folder_is_named(world, folder):
     (folder.data / "task.json").write_text("{")
-    with pytest.raises(DataError, match=r"task\.json"):
+    message = r"task\.json.*; delete '.*data' and add --resume to read the task again"
+    with pytest.raises(RunFolderError, match=message):
         prepared(world.job(), folder)
 
 
@@ -140,3 +141,9 @@ def test_what_was_done_to_the_data_is_told(world, folder, caplog):
         task = prepared(world.job(), folder).task
     assert task.notes
     assert {f"data: {note}" for note in task.notes} <= set(caplog.messages)
+
+
+def test_a_target_above_the_full_model_is_told(world, folder, caplog):
+    with caplog.at_level(logging.WARNING, logger="rlnas"):
+        prepared(world.job(reward=LatencyTarget(target_ms=2 * FULL_MS)), folder)
+    assert f"the target of {2 * FULL_MS:.4g} ms is above the full model's {FULL_MS:.4g} ms" in caplog.text

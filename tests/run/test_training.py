@@ -193,3 +193,10 @@ def test_a_learning_rate_that_is_given_is_kept(world, finished):
     assert (
         training.optimisation(schedule(world.job(), learning_rate=None), supernet, 1).learning_rate == 5e-4
     )
+
+
+def test_damaged_weights_of_a_run_are_named_with_the_remedy(world, task, folder):
+    folder.supernet.mkdir()
+    message = "supernet.*; delete '.*supernet' and add --resume to train them again"
+    with pytest.raises(OSError, match=message):
+        furthest_supernet(world.job(), task, folder)
