@@ -4,7 +4,7 @@
 #   benchmarks/gpu_suite.sh                  on cuda, results below runs/gpu
 #   DEVICE=cpu SHAPE=tiny benchmarks/gpu_suite.sh    the same path on a CPU, to test the script itself
 #
-# Needs the package's dependencies and pytest; PYTHON names the interpreter.
+# Needs what `pip install '.[test]'` installs; PYTHON names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

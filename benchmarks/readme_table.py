@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     options = parser.parse_args()
     summary = read_summary(options.run)
-    block = f"{START}\n```text\n{format_table(summary)}\n```\n{END}"
+    block = f"{START}\n```\n{format_table(summary)}\n```\n{END}"
     text = options.readme.read_text(encoding="utf-8")
     if text.count(START) != 1 or text.count(END) != 1:
         parser.error(f"{options.readme} does not hold the two marks once each")

@@ -78,7 +78,7 @@ def test_the_readme_table_comes_from_a_run(run, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "format_table", lambda summary: f"table of {summary['run']}")
     run("readme_table", "--run", tmp_path / "demo", "--readme", readme)
     text = readme.read_text()
-    assert "```text\ntable of demo\n```" in text
+    assert "```\ntable of demo\n```" in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")

@@ -45,19 +45,25 @@ def stands_alone(items: Sequence[tuple[str, ...]]) -> npt.NDArray[np.bool_]:
     """
     owners = _owners(items)
     lengths = _lengths_by_key(owners)
-    contained = {""}
+    containers: dict[str, int] = {}  # the only item with a longer text that holds this one, or -1
     # What stands in a contained text stands in its container too, so long texts first spare most work. Not
     # so with pairs: a text and its container may be those of one item, and the text between another's.
     is_single = all(len(item) == 1 for item in items)
     for text in sorted(owners, key=len, reverse=True):
-        if is_single and text in contained:
+        if is_single and text in containers:
             continue
         owner = owners[text]
         for phrase in _phrases(text, owners, lengths):
-            # Both texts of one pair may stand in each other; that joins nothing.
-            if phrase != text and (owner < 0 or owners[phrase] != owner):
-                contained.add(phrase)
-    return np.array([contained.isdisjoint(item) for item in items], dtype=np.bool_)
+            if phrase != text:
+                containers[phrase] = owner if containers.get(phrase, owner) == owner else -1
+    # Both texts of one pair may stand in each other; that joins nothing.
+    return np.array(
+        [
+            all(text and containers.get(text, index) == index for text in item)
+            for index, item in enumerate(items)
+        ],
+        dtype=np.bool_,
+    )
 
 
 def _owners(items: Sequence[tuple[str, ...]]) -> dict[str, int]:

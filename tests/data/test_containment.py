@@ -48,7 +48,11 @@ def test_stands_alone_agrees_with_brute_force(items):
 
 def test_the_texts_of_one_pair_may_stand_in_each_other():
     assert stands_alone([("a b c d", "b c"), ("e", "f")]).tolist() == [True, True]
-    assert stands_alone([("a b c d", "b c"), ("b c", "f")]).tolist() == [False, False]
+    assert stands_alone([("a b c d", "b c"), ("b c", "f")]).tolist() == [True, False]
+
+
+def test_a_text_of_two_items_stands_in_the_longer_one_of_the_other_item_alone():
+    assert stands_alone([("a", "a"), ("a", "a a")]).tolist() == [False, True]
 
 
 def test_equal_texts_do_not_count_as_standing_in_each_other():
