@@ -25,8 +25,8 @@ for _name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSET
     os.environ.pop(_name, None)
 os.environ["HF_HOME"] = _cache
 
-# No deadline: the first example of a test often pays for an import.
-# The same examples in every continuous run, so that a red one is a change's doing; new ones everywhere else.
+# No deadline: the first example of a test often pays for an import. In continuous runs always the same
+# examples, so that a red one is a change's doing; new ones everywhere else.
 settings.register_profile("rlnas", parent=settings.default, deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("rlnas")
 
