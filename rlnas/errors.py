@@ -82,3 +82,9 @@ class MissingDependencyError(RLNASError, ImportError):
 
 class ConformanceError(RLNASError, AssertionError):
     """A plug that breaks a law of its protocol; raised by `rlnas.testing`."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, on one line; its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from rlnas import errors
-from rlnas.errors import EvaluationError, RLNASError
+from rlnas.errors import EvaluationError, RLNASError, first_line
 
 CLASSES = [
     member
@@ -31,3 +31,11 @@ def test_every_error_says_its_message_and_nothing_else(kind):
 def test_an_evaluation_error_carries_the_subnet():
     assert EvaluationError("broken", ("a", "subnet")).config == ("a", "subnet")
     assert EvaluationError("broken").config is None
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("one\ntwo"), "one"), (ValueError("\n one \n"), "one"), (KeyError(), "KeyError")],
+)
+def test_what_another_library_says_is_cut_to_one_line(error, line):
+    assert first_line(error) == line

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from rlnas.errors import DataError
+from rlnas.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,8 +134,7 @@ def reason(error: BaseException) -> str:
     """The first line of the innermost cause, in a length that fits into a message."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    line = lines[0] if lines else type(error).__name__
+    line = first_line(error)
     return line if len(line) <= 200 else line[:197] + "..."
 
 

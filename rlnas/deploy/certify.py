@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, first_line
 from rlnas.latency import clock_for, compare, describe_device, noise_note, resolve_device, timing_conditions
 from rlnas.scores import difference_interval, score, score_interval
 from rlnas.supernet.checkpoint import label_order, quiet_transformers
@@ -243,7 +243,7 @@ def _load(model: Certifiable, trust_remote_code: bool) -> _Loaded:
         except CheckpointError:
             raise
         except Exception as error:  # transformers, safetensors and json each raise their own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise CheckpointError(f"cannot read the model {name!r}: {reason}") from error
     return _Loaded(name, module, tokenizer, min(tokenizer.model_max_length, _positions(module)))
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, first_line
 from rlnas.supernet.families import family_of, weight_names
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
@@ -136,7 +136,7 @@ def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
                 f"the folder {name!r} holds no config.json; give a folder written by save_pretrained"
             ) from error
         if Path(name).is_dir():
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise CheckpointError(
                 f"cannot read config.json of the checkpoint {name!r}: {reason}"
             ) from error
@@ -174,7 +174,7 @@ def _read_weights(name: str, num_labels: int) -> tuple[dict[str, torch.Tensor], 
                 output_loading_info=True,
             )
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(f"cannot read the weights of the checkpoint {name!r}: {reason}") from error
     missing = set(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
     return dict(model.state_dict()), missing
@@ -184,7 +184,7 @@ def _read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBa
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(f"cannot read the tokenizer of the checkpoint {name!r}: {reason}") from error
     check_vocabulary(tokenizer, name)
     return tokenizer

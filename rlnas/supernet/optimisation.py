@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from rlnas.errors import RunFolderError, TrainingError
+from rlnas.errors import RunFolderError, TrainingError, first_line
 from rlnas.supernet.encoding import collate, shuffled_batches
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> 
         optimiser.load_state_dict(state["optimiser"])
         return int(state["step"])
     except Exception as error:  # a damaged file raises whatever its bytes lead to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise RunFolderError(
             f"the training checkpoint {str(path)!r} is damaged; delete it to train from the start: {reason}"
         ) from error

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError
+from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError, first_line
 from rlnas.space import ModelShape
 from rlnas.supernet.checkpoint import check_vocabulary, load_checkpoint, quiet_transformers
 from rlnas.supernet.encoding import encode
@@ -266,7 +266,7 @@ class Supernet:
                 block_importance=None if importance is None else np.array(importance),
             )
         except Exception as error:  # json, safetensors and transformers each raise their own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise CheckpointError(
                 f"cannot read the supernet in {str(path)!r}; write it anew with Supernet.save: {reason}"
             ) from error
