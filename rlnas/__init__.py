@@ -12,7 +12,14 @@ from rlnas.history import History, Result
 from rlnas.loop import search
 from rlnas.metrics import Metrics
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
-from rlnas.space import LayerConfig, LayerwiseSpace, ModelShape, SubnetConfig, UniformSpace
+from rlnas.space import (
+    LayerConfig,
+    LayerwiseSpace,
+    ModelShape,
+    ScaledSpace,
+    SubnetConfig,
+    UniformSpace,
+)
 from rlnas.task import Split, Task
 from rlnas.trial import Trial
 from rlnas.workload import Workload
@@ -29,6 +36,7 @@ __all__ = [
     "ModelShape",
     "RLNASError",
     "Result",
+    "ScaledSpace",
     "Split",
     "SubnetConfig",
     "Task",

@@ -305,6 +305,32 @@ class LayerwiseSpace:
             layers[-1] = kept
         return cls(tuple(layers))
 
+    def snapped(self, multiple: int) -> LayerwiseSpace:
+        """The same space with FFN widths that the hardware likes.
+
+        Each width goes to the nearest multiple (a tie goes up) that is neither 0 nor above its
+        layer's largest option; where there is none, to that option. Widths that meet are merged;
+        0 stays 0.
+
+        Args:
+            multiple: At least 1; `rlnas.alignment.probe_alignment` measures which one.
+
+        Raises:
+            InvalidSpaceError: If `multiple` is below 1 or not an integer.
+        """
+        if isinstance(multiple, bool) or not isinstance(multiple, int | np.integer) or multiple < 1:
+            raise InvalidSpaceError(
+                f"multiple must be an integer of at least 1 (1 keeps all), but got multiple={multiple}"
+            )
+        return LayerwiseSpace(
+            tuple(
+                LayerOptions(
+                    layer.num_attention_heads, _snapped_widths(layer.intermediate_size, int(multiple))
+                )
+                for layer in self.layers
+            )
+        )
+
     @property
     def nvec(self) -> tuple[int, ...]:
         """Number of options: heads of layer 0, units of layer 0, heads of layer 1, ..."""
@@ -341,14 +367,7 @@ class LayerwiseSpace:
         Raises:
             InvalidSubnetError: If `config` is not a member; the message names the layer.
         """
-        if len(config.layers) != len(self.layers):
-            raise InvalidSubnetError(
-                f"this space has {len(self.layers)} layers, but the subnet has {len(config.layers)}"
-            )
-        if config.precision is not None:
-            raise InvalidSubnetError(
-                f"this space does not choose the precision, but got precision={config.precision!r}"
-            )
+        _check_fits(config, len(self.layers))
         action: list[int] = []
         for index, (options, layer) in enumerate(zip(self.layers, config.layers, strict=True)):
             for name in ("num_attention_heads", "intermediate_size"):
@@ -475,6 +494,150 @@ class UniformSpace:
 
     def __contains__(self, config: object) -> bool:
         return _is_member(self, config)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledSpace:
+    """Every layer makes one choice: a common share of its heads and FFN units, or nothing.
+
+    An action has one entry per layer. ``ScaledSpace.for_model(shape)`` offers nothing, a third,
+    two thirds and all of a layer.
+
+    Attributes:
+        num_layers: Layers of the full model, at least 1.
+        options: What a layer may become, ascending: no size falls from one option to the next. An
+            option has both blocks or, as the first one may, neither.
+    """
+
+    num_layers: int
+    options: tuple[LayerConfig, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
+        if self.num_layers < 1:
+            raise InvalidSpaceError(f"num_layers must be at least 1, but got num_layers={self.num_layers}")
+        if not self.options:
+            raise InvalidSpaceError("options needs at least one LayerConfig, but got none")
+        for option in self.options:
+            if not option.is_dropped and 0 in (option.num_attention_heads, option.intermediate_size):
+                raise InvalidSpaceError(
+                    f"an option of a ScaledSpace has both blocks or neither, but got {option}; "
+                    "use LayerwiseSpace to drop one of them"
+                )
+        if not all(_grows(*pair) for pair in pairwise(self.options)):
+            listed = ", ".join(str(option) for option in self.options)
+            raise InvalidSpaceError(
+                f"options must ascend in both sizes together, without repeats, but got {listed}"
+            )
+
+    @classmethod
+    def for_model(cls, shape: ModelShape, shares: Sequence[float] = (0, 1 / 3, 2 / 3, 1)) -> ScaledSpace:
+        """The same shares for every layer of a model.
+
+        Sizes are rounded to the nearest integer, but a share above 0 keeps at least one head and
+        one unit; shares that come to the same sizes are one option.
+
+        Args:
+            shape: Sizes of the full model.
+            shares: Of the full sizes, ascending, in [0, 1]; 0 offers to drop the layer.
+
+        Raises:
+            InvalidSpaceError: If there is no share, or they do not ascend within [0, 1].
+        """
+        values = tuple(shares)
+        # In this form a NaN is refused too.
+        is_ascending = all(a < b for a, b in pairwise(values)) and all(0 <= v <= 1 for v in values)
+        if not values or not is_ascending:
+            raise InvalidSpaceError(
+                f"shares must be ascending numbers in [0, 1] without repeats, but got {values}"
+            )
+        options = [
+            LayerConfig(
+                _share_of(shape.num_attention_heads, share), _share_of(shape.intermediate_size, share)
+            )
+            for share in values
+        ]
+        return cls(shape.num_hidden_layers, tuple(dict.fromkeys(options)))
+
+    @property
+    def nvec(self) -> tuple[int, ...]:
+        """Number of options of each layer."""
+        return (len(self.options),) * self.num_layers
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return math.prod(self.nvec)
+
+    def decode(self, action: Sequence[int]) -> SubnetConfig:
+        """The config of an action.
+
+        Raises:
+            InvalidSubnetError: If the action is not within `nvec`.
+        """
+        return SubnetConfig(tuple(self.options[entry] for entry in check_action(action, self.nvec)))
+
+    def encode(self, config: SubnetConfig) -> tuple[int, ...]:
+        """The action of a member.
+
+        Raises:
+            InvalidSubnetError: If `config` is not a member; the message names the layer.
+        """
+        _check_fits(config, self.num_layers)
+        for index, layer in enumerate(config.layers):
+            if layer not in self.options:
+                allowed = ", ".join(str(option) for option in self.options)
+                raise InvalidSubnetError(f"layer {index} must be one of {allowed}, but got {layer}")
+        return tuple(self.options.index(layer) for layer in config.layers)
+
+    def sample(self, rng: np.random.Generator) -> SubnetConfig:
+        """A member drawn uniformly."""
+        return self.decode([int(rng.integers(n)) for n in self.nvec])
+
+    def smallest(self) -> SubnetConfig:
+        """The least that may be kept of every layer."""
+        return self.decode([0] * self.num_layers)
+
+    def largest(self) -> SubnetConfig:
+        """The most that may be kept of every layer."""
+        return self.decode([n - 1 for n in self.nvec])
+
+    def __contains__(self, config: object) -> bool:
+        return _is_member(self, config)
+
+
+def _snapped_widths(widths: tuple[int, ...], multiple: int) -> tuple[int, ...]:
+    """The widths as multiples within their range; see `LayerwiseSpace.snapped`."""
+    largest = widths[-1]
+    highest = largest // multiple * multiple or largest
+    nearest = [(2 * width + multiple) // (2 * multiple) * multiple for width in widths if width]
+    snapped = {min(max(width, multiple), highest) for width in nearest}
+    return tuple(sorted(snapped | ({0} if widths[0] == 0 else set())))
+
+
+def _share_of(full: int, share: float) -> int:
+    return max(1, round(full * share)) if share > 0 else 0
+
+
+def _grows(smaller: LayerConfig, larger: LayerConfig) -> bool:
+    """Whether no size falls and one rises."""
+    return (
+        smaller != larger
+        and smaller.num_attention_heads <= larger.num_attention_heads
+        and smaller.intermediate_size <= larger.intermediate_size
+    )
+
+
+def _check_fits(config: SubnetConfig, n_layers: int) -> None:
+    """Refuse a subnet of another depth or with a precision of its own."""
+    if len(config.layers) != n_layers:
+        raise InvalidSubnetError(
+            f"this space has {n_layers} layers, but the subnet has {len(config.layers)}"
+        )
+    if config.precision is not None:
+        raise InvalidSubnetError(
+            f"this space does not choose the precision, but got precision={config.precision!r}"
+        )
 
 
 def _is_member(space: SearchSpace, config: object) -> bool:

@@ -14,17 +14,23 @@ from rlnas.space import (
     LayerOptions,
     LayerwiseSpace,
     ModelShape,
+    ScaledSpace,
     SearchSpace,
     SubnetConfig,
     UniformSpace,
     check_action,
     quarters,
 )
+from rlnas.testing import check_space
 
 SHAPE = ModelShape(num_hidden_layers=3, num_attention_heads=4, intermediate_size=16, hidden_size=8)
 LAYERWISE = LayerwiseSpace.for_model(SHAPE)
 UNIFORM = UniformSpace.for_model(SHAPE)
-SPACES = pytest.mark.parametrize("space", [LAYERWISE, UNIFORM], ids=["layerwise", "uniform"])
+SCALED = ScaledSpace.for_model(SHAPE)
+SPACES = pytest.mark.parametrize(
+    "space", [LAYERWISE, UNIFORM, SCALED], ids=["layerwise", "uniform", "scaled"]
+)
+MINILM = ModelShape(num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, hidden_size=384)
 
 
 def ascending(low: int, high: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -50,7 +56,17 @@ uniform_spaces = st.integers(1, 24).flatmap(
         UniformSpace, st.just(num_layers), ascending(1, num_layers), ascending(1, 12), ascending(1, 99)
     )
 )
-spaces = layerwise_spaces | uniform_spaces
+scaled_spaces = st.builds(
+    ScaledSpace,
+    st.integers(1, 12),
+    st.tuples(st.booleans(), ascending(1, 12), ascending(1, 99)).map(
+        lambda drawn: (
+            *([LayerConfig(0, 0)] if drawn[0] else []),
+            *(LayerConfig(*sizes) for sizes in zip(drawn[1], drawn[2], strict=False)),
+        )
+    ),
+)
+spaces = layerwise_spaces | uniform_spaces | scaled_spaces
 
 
 def config_of(*layers: tuple[int, int], precision: str | None = None) -> SubnetConfig:
@@ -190,6 +206,7 @@ def test_quarters_of_the_usual_sizes():
 @SPACES
 def test_our_spaces_follow_the_protocol(space):
     assert isinstance(space, SearchSpace)
+    check_space(space)
 
 
 @given(data=st.data(), space=spaces)
@@ -385,3 +402,119 @@ def test_a_subnet_that_is_not_uniform_is_refused(config):
 def test_an_impossible_uniform_space_is_refused(arguments, message):
     with pytest.raises(InvalidSpaceError, match=message):
         UniformSpace(*arguments)
+
+
+def test_a_scaled_space_offers_thirds_of_whole_layers():
+    space = ScaledSpace.for_model(MINILM)
+    assert space.options == tuple(LayerConfig(h, 128 * h) for h in (0, 4, 8, 12))
+    assert space.nvec == (4,) * 6
+    assert space.size == 4_096
+    assert space.decode((3, 0, 1, 2, 3, 3)) == config_of(
+        (12, 1536), (0, 0), (4, 512), (8, 1024), (12, 1536), (12, 1536)
+    )
+    assert space.largest() == MINILM.full
+    assert space.smallest().num_hidden_layers == 0
+
+
+@given(
+    heads=st.integers(1, 24),
+    units=st.integers(1, 5_000),
+    shares=st.sets(st.floats(0, 1), min_size=1, max_size=9).map(sorted),
+)
+def test_every_share_is_an_option_of_its_nearest_sizes(heads, units, shares):
+    space = ScaledSpace.for_model(ModelShape(2, heads, units, 24 * heads), shares)
+    check_space(space, n=4)
+    assert len(space.options) <= len(shares)
+    for share in shares:
+        nearest = (abs(option.intermediate_size - share * units) for option in space.options)
+        assert min(nearest) <= (0.5 if share * units >= 0.5 else 1) + 1e-6
+    assert space.options[0].is_dropped == (shares[0] == 0)
+
+
+def test_shares_that_come_to_the_same_sizes_are_one_option():
+    space = ScaledSpace.for_model(ModelShape(2, 2, 4, 8), (0, 0.1, 0.2, 0.5, 0.7, 1))
+    assert space.options == tuple(LayerConfig(*sizes) for sizes in ((0, 0), (1, 1), (1, 2), (1, 3), (2, 4)))
+
+
+@pytest.mark.parametrize("shares", [(), (0.5, 0.5), (1, 0), (-0.1, 1), (0, 1.5), (float("nan"),)], ids=str)
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(InvalidSpaceError, match=r"shares must be ascending numbers in \[0, 1\]") as caught:
+        ScaledSpace.for_model(SHAPE, shares)
+    assert str(caught.value).endswith(f"but got {shares}")
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "options", "message"),
+    [
+        (0, [(4, 16)], "num_layers must be at least 1, but got num_layers=0"),
+        (3, [], "options needs at least one LayerConfig, but got none"),
+        (3, [(0, 16)], "both blocks or neither, but got 0h16; use LayerwiseSpace"),
+        (3, [(0, 0), (4, 0)], "both blocks or neither, but got 4h0; use LayerwiseSpace"),
+        (3, [(4, 16), (4, 16)], "ascend in both sizes together, without repeats, but got 4h16, 4h16"),
+        (3, [(2, 16), (4, 8)], "ascend in both sizes together, without repeats, but got 2h16, 4h8"),
+        (3, [(2, 8), (0, 0)], "ascend in both sizes together, without repeats, but got 2h8, -$"),
+    ],
+    ids=["depth", "none", "only units", "only heads", "repeated", "crossing", "descending"],
+)
+def test_an_impossible_scaled_space_is_refused(num_layers, options, message):
+    with pytest.raises(InvalidSpaceError, match=message):
+        ScaledSpace(num_layers, tuple(LayerConfig(*sizes) for sizes in options))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (config_of((4, 16)), "this space has 3 layers, but the subnet has 1"),
+        (config_of(*[(4, 16)] * 3, precision="float16"), "does not choose the precision, .*='float16'"),
+        (
+            config_of((4, 16), (0, 0), (4, 5)),
+            "layer 2 must be one of -, 1h5, 3h11, 4h16, but got 4h5",
+        ),
+    ],
+    ids=["depth", "precision", "layer"],
+)
+def test_a_stranger_to_a_scaled_space_is_told_what_is_wrong(config, message):
+    with pytest.raises(InvalidSubnetError, match=message):
+        SCALED.encode(config)
+
+
+# Snapping
+
+
+@pytest.mark.parametrize(
+    ("widths", "multiple", "snapped"),
+    [
+        ((0, 768, 1536), 1, (0, 768, 1536)),
+        ((0, 100, 300, 1000), 64, (0, 128, 320, 960)),
+        ((3, 100), 64, (64,)),
+        ((0, 20, 40, 100), 64, (0, 64)),
+        ((0, 32, 96, 192), 64, (0, 64, 128, 192)),
+        ((0, 16, 64), 128, (0, 64)),
+        ((0,), 8, (0,)),
+    ],
+    ids=["one", "nearest", "not to 0", "merged", "ties go up", "too wide a multiple", "nothing"],
+)
+def test_widths_go_to_the_nearest_multiple(widths, multiple, snapped):
+    space = LayerwiseSpace((LayerOptions((0, 2, 4), widths),) * 2).snapped(multiple)
+    assert space == LayerwiseSpace((LayerOptions((0, 2, 4), snapped),) * 2)
+
+
+@given(space=layerwise_spaces, multiple=st.integers(1, 128))
+def test_snapping_keeps_its_laws(space, multiple):
+    snapped = space.snapped(multiple)
+    assert snapped.snapped(multiple) == snapped
+    for before, after in zip(space.layers, snapped.layers, strict=True):
+        assert after.num_attention_heads == before.num_attention_heads
+        widths, largest = after.intermediate_size, before.intermediate_size[-1]
+        assert len(widths) <= len(before.intermediate_size)
+        assert (0 in widths) == (0 in before.intermediate_size)
+        assert widths[-1] <= largest
+        assert all(width % multiple == 0 for width in widths) or max(widths) == largest < multiple
+
+
+@pytest.mark.parametrize("multiple", [0, -8, 2.5, True])
+def test_an_impossible_multiple_is_refused(multiple):
+    with pytest.raises(
+        InvalidSpaceError, match=f"an integer of at least 1 .*, but got multiple={multiple}"
+    ):
+        LAYERWISE.snapped(multiple)
