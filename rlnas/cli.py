@@ -259,6 +259,9 @@ def _add_calibrate(commands: Commands) -> None:
     )
     _add_model(parser)
     _add_workload(parser)
+    parser.add_argument(
+        "--alignment", action="store_true", help="say as well which FFN widths this device likes"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of subnets to time")
     parser.add_argument("--out", type=Path, default=Path("latency.json"), help="file of the table")
 
@@ -462,10 +465,12 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    from rlnas.alignment import probe_alignment
     from rlnas.calibration import calibrate
     from rlnas.run.job import check_seed
     from rlnas.space import LayerwiseSpace
     from rlnas.supernet import Supernet
+    from rlnas.supernet.timing import TimedModel
 
     device, workload = _device_and_workload(options)
     check_seed(options.seed)
@@ -491,6 +496,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     table.save(options.out)
     print(table)
+    if options.alignment:
+        print(probe_alignment(TimedModel(supernet, workload, device), device, seed=options.seed))
     print(f"table: {options.out}")
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     {"trial"},
     {"protocols", "history"},
     {"rewards", "tabular", "loop", "scores", "data", "env", "latency", "supernet"},
-    {"evaluation", "calibration", "controllers", "deploy"},
+    {"evaluation", "calibration", "alignment", "controllers", "deploy"},
     {"report", "testing"},
     {"run"},
     {"cli"},

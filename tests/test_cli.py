@@ -29,6 +29,7 @@ from world import (
     write_csv,
 )
 
+import rlnas.alignment
 import rlnas.calibration
 import rlnas.run
 import rlnas.run.export
@@ -736,6 +737,18 @@ def test_calibrate_writes_a_table_that_a_search_takes(world, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "latency of batch 1 x 16 tokens" in printed
     assert f"table: {out}" in printed
+    assert "FFN width" not in printed
+
+
+@pytest.mark.usefixtures("quick")
+def test_calibrate_says_which_widths_the_device_likes_if_asked(world, tmp_path, capsys, monkeypatch):
+    few = functools.partial(rlnas.alignment.probe_alignment, n_rounds=5)
+    monkeypatch.setattr(rlnas.alignment, "probe_alignment", few)
+    flags = ("--model", str(world.model), "--device", "cpu", "--seq-len", str(WORKLOAD.seq_len))
+    assert main(["calibrate", *flags, "--alignment", "--out", str(tmp_path / "tiny.json")]) == 0
+    *_, finding, last = capsys.readouterr().out.splitlines()
+    assert re.search(r"FFN width.* per unit.*; odd widths cost \d+\.\d% (more|less) \(", finding)
+    assert last.startswith("table: ")
 
 
 def test_calibrate_does_not_measure_what_it_cannot_write(world, tmp_path, refused, monkeypatch):
