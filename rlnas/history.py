@@ -4,6 +4,8 @@ The record is one SQLite file, so that anybody can query it::
 
     sqlite3 runs/sst2/history.sqlite "select accuracy, latency_ms from trials order by reward"
 
+(Trials that were raced out are among them; ``json_extract(metrics, '$.raced_out')`` is 1 for those.)
+
 Each batch is one transaction. A process that is killed loses at most the batch that was
 being evaluated, never one that a controller has seen.
 """
@@ -197,6 +199,9 @@ class History:
 class Result:
     """What a search found.
 
+    Trials that were raced out (`Metrics.raced_out`) are among `trials`, but never the best nor on
+    the front: their accuracy is an estimate.
+
     Attributes:
         trials: All judged configs in their order.
         episode_rewards: Shape ``(n,)``: the reward of every proposal in order, repeats included.
@@ -209,23 +214,35 @@ class Result:
 
     @property
     def best(self) -> Trial:
-        """The trial of highest reward; the first of equal ones.
+        """The trial of highest reward that was not raced out; the first of equal ones.
 
         Raises:
-            HistoryError: If there is no trial.
+            HistoryError: If there is no such trial.
         """
         if not self.trials:
             raise HistoryError("this search has no best trial because it has no trial at all")
-        return max(self.trials, key=lambda trial: trial.reward)
+        complete = self._complete()
+        if not complete:
+            raise HistoryError(
+                f"this search has no best trial because all {len(self.trials)} were raced out; "
+                "let the evaluator judge at least one on all items"
+            )
+        return max(complete, key=lambda trial: trial.reward)
+
+    @property
+    def n_raced_out(self) -> int:
+        """Trials that left a race early; their accuracy is an estimate on fewer items."""
+        return sum(trial.metrics.raced_out for trial in self.trials)
 
     @property
     def pareto_front(self) -> tuple[Trial, ...]:
         """The trials that no other beats in both accuracy and latency, by ascending latency.
 
-        Trials without a latency are left out.
+        Trials without a latency and those that were raced out are left out.
         """
-        optimal = is_pareto_optimal(self._costs())
-        front = [trial for trial, is_optimal in zip(self.trials, optimal, strict=True) if is_optimal]
+        complete = self._complete()
+        optimal = is_pareto_optimal(_costs(complete))
+        front = [trial for trial, is_optimal in zip(complete, optimal, strict=True) if is_optimal]
         return tuple(sorted(front, key=lambda trial: trial.metrics.latency_ms))
 
     def hypervolume(self, ref_point: tuple[float, float]) -> float:
@@ -239,11 +256,15 @@ class Result:
             The area in ms (times accuracy, which has no unit), at least 0.
         """
         latency_ms, accuracy = ref_point
-        return hypervolume(self._costs(), (latency_ms, -accuracy))
+        return hypervolume(_costs(self._complete()), (latency_ms, -accuracy))
 
-    def _costs(self) -> npt.NDArray[np.float64]:
-        costs = [(trial.metrics.latency_ms, -trial.metrics.accuracy) for trial in self.trials]
-        return np.array(costs, dtype=np.float64).reshape(len(costs), 2)
+    def _complete(self) -> list[Trial]:
+        return [trial for trial in self.trials if not trial.metrics.raced_out]
+
+
+def _costs(trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
+    costs = [(trial.metrics.latency_ms, -trial.metrics.accuracy) for trial in trials]
+    return np.array(costs, dtype=np.float64).reshape(len(costs), 2)
 
 
 def _file_of(path: Path) -> Path:

@@ -23,7 +23,7 @@ from rlnas.errors import (
 )
 from rlnas.history import PLANNED_BUDGET, History, Result
 from rlnas.metrics import Metrics
-from rlnas.protocols import InformedEvaluator, Problem, RelativeReward, TargetedReward
+from rlnas.protocols import InformedEvaluator, Problem, RecallingEvaluator, RelativeReward, TargetedReward
 from rlnas.trial import Trial
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ def search(
     deterministic functions of the problem, the seed and the answers. `budget` may be larger
     than before; the controller is told the first one, so that it proposes the same again.
 
+    An evaluator may race configs: one that is *raced out* (`Metrics.raced_out`) counts as a trial
+    and the controller learns from it, but it is never the best, whatever its reward. An evaluator
+    whose answers depend on earlier ones has to be a `RecallingEvaluator` to be resumed.
+
     Args:
         space: The configs to choose from.
         evaluator: Judges batches of configs. Metrics without a latency get that of `latency`.
@@ -98,7 +102,8 @@ def search(
             by default that of the evaluator, if it has one for the positions of this space.
         settings: Further values that have to be equal for a resume, e.g. the task's name.
         progress: Called with the number of trials and the best one after each batch that
-            brought new trials, replayed ones included.
+            brought new trials, replayed ones included, as soon as there is a trial that was not
+            raced out.
 
     Returns:
         All trials of this search, the reward of every proposal and the reason of the end.
@@ -211,6 +216,8 @@ class _Desk:
         start = len(self._trials)
         trials = list(self._stored[start : start + len(configs)])
         self._check_replay(trials, configs)
+        if trials and isinstance(self._evaluator, RecallingEvaluator):
+            self._evaluator.recall(tuple(trials))
         fresh = configs[len(trials) :]
         if fresh:
             first = start + len(trials)
@@ -222,7 +229,8 @@ class _Desk:
             trials += judged
         for trial in trials:
             self._trials[trial.config] = trial
-            if self._best is None or trial.reward > self._best.reward:
+            is_better = self._best is None or trial.reward > self._best.reward
+            if is_better and not trial.metrics.raced_out:
                 self._best = trial
         if self._progress is not None and self._best is not None:
             self._progress(len(self._trials), self._best)

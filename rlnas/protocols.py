@@ -96,6 +96,26 @@ class InformedEvaluator(Protocol):
         """Metrics of each config, in the same order."""
 
 
+@runtime_checkable
+class RecallingEvaluator(Protocol):
+    """An evaluator whose answers depend on earlier trials, e.g. one that races configs against the best.
+
+    To resume is to replay, and what is stored is not evaluated again; `recall` lets such an
+    evaluator end up where it was. Where the budget has grown, the last stored batch may have been
+    cut short: its rest is then judged apart from it.
+    """
+
+    def recall(self, trials: Sequence[Trial], /) -> None:
+        """Take note of trials that were answered from a stored history instead of by it.
+
+        Called in their order, before it is asked for any later one. It must leave the evaluator
+        as if it had judged them itself.
+        """
+
+    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[Metrics]:
+        """Metrics of each config, in the same order."""
+
+
 Evaluate = Callable[[Sequence["SubnetConfig"]], list["Trial"]]
 """What a controller calls: judged trials of the configs, in their order.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 SETTINGS = {"seed": "0", "task": "sst2"}
 
 
-def make_trial(number: int, accuracy: float = 0.5, latency_ms: float = 2.0, reward: float = 0.1) -> Trial:
-    return Trial(number, SubnetConfig((LayerConfig(number, 8),)), Metrics(accuracy, latency_ms), reward)
+def make_trial(
+    number: int,
+    accuracy: float = 0.5,
+    latency_ms: float = 2.0,
+    reward: float = 0.1,
+    raced_out: bool = False,
+) -> Trial:
+    metrics = Metrics(accuracy, latency_ms, raced_out=raced_out)
+    return Trial(number, SubnetConfig((LayerConfig(number, 8),)), metrics, reward)
 
 
-def make_result(*points: tuple[float, float, float]) -> Result:
+def make_result(*points: tuple[float, float, float] | tuple[float, float, float, bool]) -> Result:
     trials = tuple(make_trial(i, *point) for i, point in enumerate(points))
     return Result(trials, np.array([trial.reward for trial in trials]), "the budget is spent")
 
@@ -45,6 +53,25 @@ def test_what_is_appended_is_read_back_equal(tmp_path):
         history.append([trial])
     assert History.read(tmp_path).trials == (trial,)
     assert History.read(tmp_path).settings == SETTINGS
+
+
+def test_the_race_and_the_bits_of_the_items_survive_the_file(tmp_path):
+    early = Metrics(0.5, 2.0, n_items=4, raced_out=True)
+    complete = Metrics(0.25, 1.0, n_items=12, correct=np.packbits([1, 0, 0, 0] * 3))
+    configs = [SubnetConfig((LayerConfig(n, 8),)) for n in range(2)]
+    trials = (Trial(0, configs[0], early, 0.5), Trial(1, configs[1], complete, 0.25))
+    with History.open(tmp_path, SETTINGS, resume=False) as history:
+        history.append(trials)
+    assert History.read(tmp_path).trials == trials
+
+
+def test_a_history_from_before_races_is_read(tmp_path):
+    trials = stored_history(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection, connection:
+        connection.execute("UPDATE trials SET metrics = json_remove(metrics, '$.raced_out', '$.correct')")
+        (metrics,) = connection.execute("SELECT metrics FROM trials WHERE number = 0").fetchone()
+    assert "raced_out" not in metrics
+    assert list(History.read(tmp_path).trials) == trials
 
 
 def test_plain_columns_serve_people_who_query(tmp_path):
@@ -153,10 +180,14 @@ def test_a_damaged_file_is_named_with_the_way_out(tmp_path, operation, content):
         ("UPDATE trials SET metrics = 'x' WHERE number = 2", "trial 2: Expecting value"),
         ("UPDATE trials SET metrics = '{}' WHERE number = 2", "trial 2: 'accuracy'"),
         ("UPDATE trials SET metrics = '[]' WHERE number = 0", "trial 0: "),
+        (
+            """UPDATE trials SET metrics = '{"accuracy": 1, "correct": "x"}' WHERE number = 1""",
+            "trial 1: .*fromhex",
+        ),
         ("DELETE FROM trials WHERE number = 1", "trial 2: expected number 1"),
         ("ALTER TABLE trials RENAME COLUMN config TO other", "no such column: config"),
     ],
-    ids=["config", "no json", "no accuracy", "no mapping", "gap", "other table"],
+    ids=["config", "no json", "no accuracy", "no mapping", "no bits", "gap", "other table"],
 )
 def test_a_row_that_makes_no_sense_is_named(tmp_path, statement, message):
     stored_history(tmp_path)
@@ -267,6 +298,24 @@ def test_without_trials_there_is_no_best():
         _ = make_result().best
     assert make_result().pareto_front == ()
     assert make_result().hypervolume((1.0, 0.0)) == 0.0
+    assert make_result().n_raced_out == 0
+
+
+def test_what_was_raced_out_is_never_the_best_nor_on_the_front():
+    result = make_result((0.99, 0.5, 0.9, True), (0.5, 1.0, 0.1), (0.9, 3.0, 0.2), (0.98, 2.0, 0.8, True))
+    assert result.best.number == 2
+    assert [trial.number for trial in result.pareto_front] == [1, 2]
+    assert result.hypervolume((4.0, 0.1)) == pytest.approx(3.0 * 0.4 + 1.0 * 0.4)
+    assert result.n_raced_out == 2
+    assert len(result.trials) == 4
+
+
+def test_where_all_were_raced_out_there_is_no_best():
+    result = make_result((0.5, 1.0, 0.2, True), (0.6, 2.0, 0.7, True))
+    with pytest.raises(HistoryError, match="no best trial because all 2 were raced out; let the evaluator"):
+        _ = result.best
+    assert result.pareto_front == ()
+    assert result.hypervolume((9.0, 0.0)) == 0.0
 
 
 def test_the_pareto_front_ascends_and_skips_what_has_no_latency():

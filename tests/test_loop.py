@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -470,6 +470,120 @@ def test_a_reward_that_changed_behind_its_name_is_refused(tmp_path):
     scale = 2.0
     with pytest.raises(HistoryError, match=r"reward of trial 0 is stored as 0\.[89]\d*, but is 1\.[78]"):
         run(Script((members("4444"),)), reward=reward, path=tmp_path, resume=True)
+
+
+# Races
+
+
+class Racing:
+    """Judges on 100 items; what lies below the best before its batch leaves after 10.
+
+    It is strict: it refuses to be told of trials that do not follow what it knows. An estimate is
+    far too high, so that its reward is the highest of all.
+    """
+
+    def __init__(self, n_calls=None):
+        self.best = 0.5
+        self.n_known = 0
+        self.n_left = n_calls
+        self.recalled = []
+
+    def recall(self, trials):
+        assert trials
+        assert [trial.number for trial in trials] == list(range(self.n_known, self.n_known + len(trials)))
+        self.recalled += trials
+        self._learn([trial.metrics for trial in trials])
+
+    def __call__(self, configs):
+        if self.n_left is not None:
+            if self.n_left == 0:
+                raise FaultError
+            self.n_left -= 1
+        answers = [
+            replace(metrics, accuracy=2.0 + metrics.accuracy, n_items=10, raced_out=True)
+            if metrics.accuracy < self.best
+            else replace(metrics, n_items=100)
+            for metrics in TASK(configs)
+        ]
+        self._learn(answers)
+        return answers
+
+    def _learn(self, answers):
+        self.n_known += len(answers)
+        self.best = max([self.best, *(m.accuracy for m in answers if not m.raced_out)])
+
+
+def test_what_is_raced_out_counts_in_the_budget_and_is_answered_but_never_the_best():
+    seen = []
+    result = run(
+        RandomBatches(), Racing(), budget=60, progress=lambda n_done, best: seen.append((n_done, best))
+    )
+    assert len(result.trials) == len(result.episode_rewards) == 60
+    complete = [trial for trial in result.trials if not trial.metrics.raced_out]
+    assert 1 < len(complete) < 60
+    assert result.n_raced_out == 60 - len(complete)
+    assert max(result.trials, key=lambda trial: trial.reward).metrics.raced_out
+    assert result.best == max(complete, key=lambda trial: trial.reward) == seen[-1][1]
+    assert set(result.pareto_front) <= set(complete)
+    assert result.pareto_front[-1] == result.best  # the reward is the accuracy
+    assert not any(best.metrics.raced_out for _, best in seen)
+
+
+def test_progress_waits_for_a_trial_that_was_judged_fully():
+    seen = []
+    run(
+        Script((members("0000"), members("1000"), members("4444"), members("0001"))),
+        Racing(),
+        progress=lambda n_done, best: seen.append((n_done, best.number)),
+    )
+    assert seen == [(3, 2), (4, 2)]
+
+
+@pytest.mark.parametrize("controller", [RandomBatches(), Learner()], ids=["random", "learner"])
+@pytest.mark.parametrize("n_calls", [0, 1, 4])
+def test_a_resumed_race_recalls_what_is_stored_and_ends_like_an_unbroken_one(tmp_path, controller, n_calls):
+    unbroken_race = Racing()
+    unbroken = run(controller, unbroken_race, budget=40, path=tmp_path / "unbroken")
+    assert unbroken_race.recalled == []
+    assert 0 < unbroken.n_raced_out < 40
+    with pytest.raises(FaultError):
+        run(controller, Racing(n_calls), budget=40, path=tmp_path / "broken")
+    stored = History.read(tmp_path / "broken").trials
+    evaluator = Racing()
+    resumed = run(controller, evaluator, budget=40, path=tmp_path / "broken", resume=True)
+    assert evaluator.recalled == list(stored)
+    assert evaluator.n_known == 40
+    assert resumed.trials == unbroken.trials
+    assert resumed.best == unbroken.best
+    assert rows(tmp_path / "broken") == rows(tmp_path / "unbroken")
+
+
+def test_an_evaluator_recalls_the_stored_part_of_a_batch_before_it_judges_the_rest(tmp_path):
+    order = []
+
+    class Noting(Racing):
+        def recall(self, trials):
+            order.append(("recall", [trial.number for trial in trials]))
+
+        def __call__(self, configs):
+            order.append(("judge", len(configs)))
+            return super().__call__(configs)
+
+    run(RandomBatches(4), Racing(), budget=6, path=tmp_path)
+    run(RandomBatches(4), Noting(), budget=12, path=tmp_path, resume=True)
+    assert order == [("recall", [0, 1, 2, 3]), ("recall", [4, 5]), ("judge", 2), ("judge", 4)]
+
+
+def test_what_does_not_fit_is_not_recalled(tmp_path):
+    class Moody(Script):
+        def __repr__(self):
+            return "Moody()"
+
+    run(Moody((members("4444"),)), Racing(), path=tmp_path)
+    evaluator = Racing()
+    with pytest.raises(HistoryError, match="trial 0 is 4h8 4h8, but it proposed - -"):
+        run(Moody((members("0000"),)), evaluator, path=tmp_path, resume=True)
+    assert evaluator.recalled == []
 
 
 # Killing for real

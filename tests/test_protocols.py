@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlnas.errors import RewardError
-from rlnas.protocols import InformedEvaluator, Problem, RelativeReward, TargetedReward
+from rlnas.protocols import InformedEvaluator, Problem, RecallingEvaluator, RelativeReward, TargetedReward
 from rlnas.rewards import LatencyTarget
 from rlnas.space import LayerwiseSpace, ModelShape
 from rlnas.tabular import TabularEvaluator, additive_task
@@ -24,6 +24,19 @@ def test_a_plain_function_knows_no_target():
 def test_evaluators_are_informed_if_they_bring_latency_and_importance():
     assert isinstance(additive_task(SPACE), InformedEvaluator)
     assert not isinstance(TabularEvaluator({}), InformedEvaluator)
+
+
+def test_evaluators_recall_if_they_have_the_method():
+    class Racing:
+        def recall(self, trials):
+            pass
+
+        def __call__(self, configs):
+            return []
+
+    assert isinstance(Racing(), RecallingEvaluator)
+    assert not isinstance(additive_task(SPACE), RecallingEvaluator)
+    assert not isinstance(plain, RecallingEvaluator)
 
 
 def test_the_reward_for_the_target_at_hand_is_the_reward_itself():

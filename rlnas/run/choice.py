@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlnas.errors import HistoryError
 from rlnas.latency import clock_for, compare_timings, measure, timing_conditions
 
 if TYPE_CHECKING:
@@ -40,19 +41,30 @@ class MeasuredTrial:
 def finalists(result: Result, n_front: int = 8, n_best: int = 4) -> list[Trial]:
     """The trials worth measuring: those of highest reward, and the Pareto front thinned evenly.
 
+    Trials that were raced out are never among them: their accuracy is an estimate.
+
     Args:
-        result: A search with at least one trial.
+        result: A search with at least one trial that was judged on all items.
         n_front: Trials of the front at most, at least 2; its two ends are always among them.
         n_best: Trials of highest reward.
 
     Returns:
         Distinct trials by ascending predicted latency.
+
+    Raises:
+        HistoryError: If no trial was judged on all items.
     """
+    complete = [trial for trial in result.trials if not trial.metrics.raced_out]
+    if not complete:
+        raise HistoryError(
+            f"no subnet can be chosen because none of {len(result.trials)} trials was judged on all items; "
+            "search with a larger budget"
+        )
     front = list(result.pareto_front)
     if len(front) > n_front:
         last = len(front) - 1
         front = [front[round(i * last / (n_front - 1))] for i in range(n_front)]
-    best = sorted(result.trials, key=lambda trial: (-trial.reward, trial.number))[:n_best]
+    best = sorted(complete, key=lambda trial: (-trial.reward, trial.number))[:n_best]
     chosen = {trial.number: trial for trial in [*front, *best]}
     return sorted(chosen.values(), key=lambda trial: trial.metrics.latency_ms)
 

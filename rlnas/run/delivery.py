@@ -123,6 +123,7 @@ def _summary(
         "budget": job.budget,
         "seed": job.seed,
         "n_trials": len(result.trials),
+        "n_raced_out": result.n_raced_out,
         "stop_reason": result.stop_reason,
         "target_ms": None if inputs.target_ratio is None else inputs.target_ratio * _full_ms(inputs),
         **{name: certified[name] for name in CERTIFIED},

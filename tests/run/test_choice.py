@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlnas.errors import HistoryError
 from rlnas.history import Result
 from rlnas.latency import Timing
 from rlnas.metrics import Metrics
@@ -15,9 +16,9 @@ from rlnas.trial import Trial
 SHAPE = ModelShape(num_hidden_layers=1, num_attention_heads=4, intermediate_size=100_000, hidden_size=32)
 
 
-def trial(number, accuracy, latency_ms, reward):
+def trial(number, accuracy, latency_ms, reward, raced_out=False):
     config = SubnetConfig((LayerConfig(1, number + 1),))
-    return Trial(number, config, Metrics(accuracy, latency_ms, 100, 10), reward)
+    return Trial(number, config, Metrics(accuracy, latency_ms, 100, 10, raced_out=raced_out), reward)
 
 
 def entry(number, ratio, reward):
@@ -69,6 +70,20 @@ def test_a_long_front_is_thinned_evenly():
 def test_of_equal_rewards_the_first_trials_are_finalists():
     result = result_of([trial(n, 0.5, 1.0 + n, 0.5) for n in range(9)])
     assert [one.number for one in finalists(result, n_best=3)] == [0, 1, 2]
+
+
+@given(results, st.lists(percents, max_size=5))
+def test_what_was_raced_out_is_no_finalist_and_changes_nothing(result, latencies):
+    n_trials = len(result.trials)
+    early = [trial(n_trials + n, 1.0, ms, 2.0, raced_out=True) for n, ms in enumerate(latencies)]
+    assert finalists(result_of([*early, *result.trials])) == finalists(result)
+
+
+@pytest.mark.parametrize("n_trials", [0, 3])
+def test_without_a_trial_that_was_judged_fully_nothing_can_be_chosen(n_trials):
+    result = result_of([trial(n, 0.5, 1.0, 0.5, raced_out=True) for n in range(n_trials)])
+    with pytest.raises(HistoryError, match=f"because none of {n_trials} trials was judged on all items"):
+        finalists(result)
 
 
 @given(measurements)

@@ -25,6 +25,7 @@ KEYS = {
         "budget",
         "seed",
         "n_trials",
+        "n_raced_out",
         "stop_reason",
         "target_ratio",
         "target_ms",
