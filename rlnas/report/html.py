@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import RunFolderError
 from rlnas.history import History
-from rlnas.report.plots import MEAN_OVER, kept_layers, learning_curve, pareto_plot
+from rlnas.report.plots import EARLY, MEAN_OVER, kept_layers, learning_curve, pareto_plot
 from rlnas.report.style import STYLE
 from rlnas.report.summary import read_summary
 from rlnas.report.table import MAX_FRONT, thinned
@@ -146,9 +146,11 @@ def _pareto_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     if plot is None:
         return _section("Accuracy and latency", "<p>No trial of the history has a latency.</p>")
     split = escape(str(summary["full"]["split"]))
+    n_early = sum(trial.metrics.raced_out for trial in trials)
     legend = _legend(
         [
             ("dot", "trial"),
+            *_early_entry(n_early),
             ("fdot", "Pareto front of the trials"),
             ("ring", "the chosen trial"),
             ("mark chosen", "chosen subnet, certified"),
@@ -161,7 +163,7 @@ def _pareto_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
         "Circles are what the search saw: accuracy on the search split with the shared weights, and "
         f"predicted latency. Diamonds are the certificate: accuracy on the {split} split with its 95 % "
         "interval after the last training, and measured latency. The dotted line ties the two views of "
-        f"the chosen subnet.{hidden}"
+        f"the chosen subnet.{hidden}{_early_note(n_early, len(trials), 'on the front')}"
     )
     return _section("Accuracy and latency", f"{legend}{_figure(plot)}{_note(note)}")
 
@@ -185,8 +187,10 @@ def _learning_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> st
     plot = learning_curve(trials)
     if plot is None:
         return _section("Learning", "<p>No trial of the history has a reward.</p>")
+    n_early = sum(trial.metrics.raced_out for trial in trials)
+    mean_name = f"mean of the last {MEAN_OVER} trials"
     legend = _legend(
-        [("dot", "trial"), ("mean", f"mean of the last {MEAN_OVER} trials"), ("best", "best so far")]
+        [("dot", "trial"), *_early_entry(n_early), ("mean", mean_name), ("best", "best so far")]
     )
     facts = []
     if summary.get("stop_reason"):
@@ -194,7 +198,22 @@ def _learning_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> st
     if summary.get("last64_mean_reward") is not None:
         mean = number(summary["last64_mean_reward"], 4)
         facts.append(f"Mean reward of the last 64 episodes, repeats included: {mean}.")
+    facts += [early.strip()] if (early := _early_note(n_early, len(trials), "the best")) else []
     return _section("Learning", f"{legend}{_figure(plot)}{_note(escape(' '.join(facts)))}")
+
+
+def _early_entry(n_early: int) -> list[tuple[str, str]]:
+    return [("early", "trial that was raced out")] if n_early else []
+
+
+def _early_note(n_early: int, n_trials: int, never: str) -> str:
+    """What the reader has to know of trials that were raced out; nothing where none was."""
+    if not n_early:
+        return ""
+    return (
+        f" {number(n_early, 0)} of {number(n_trials, 0)} trials left their race early: "
+        f"their accuracy is an estimate on fewer items, and they are never {never}."
+    )
 
 
 def _table_section(summary: Mapping[str, Any]) -> str:
@@ -323,6 +342,7 @@ def _legend(entries: Sequence[tuple[str, str]]) -> str:
     """Marks with names; the names are HTML already."""
     marks = {
         "dot": '<circle class="dot" cx="9" cy="8" r="3.5"/>',
+        "early": f'<g opacity="{EARLY}"><circle class="dot" cx="9" cy="8" r="3.5"/></g>',
         "fdot": '<path class="front" d="M0 8H18"/><circle class="fdot" cx="9" cy="8" r="4"/>',
         "ring": '<circle class="ring" cx="9" cy="8" r="6"/>',
         "mean": '<path class="mean" d="M0 8H18"/>',

@@ -24,6 +24,9 @@ MEAN_OVER = 32
 MAX_TITLES = 800
 """With more trials than this only those of the front say what they are, to keep the page small."""
 
+EARLY = "0.4"
+"""Opacity of trials that were raced out: they are seen, but not as if judged fully."""
+
 MAX_CELLS = 24
 """Blocks of up to this many heads are drawn head by head."""
 
@@ -55,6 +58,8 @@ class _Certified:
 
 def pareto_plot(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str | None:
     """All trials by latency and accuracy, their front, and the two certified models.
+
+    Trials that were raced out are drawn lighter, and are not on the front.
 
     Args:
         summary: As in ``summary.json``.
@@ -96,25 +101,29 @@ def pareto_plot(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str | No
 def learning_curve(trials: Sequence[Trial]) -> str | None:
     """Reward of every trial, its running mean and the best so far.
 
+    Trials that were raced out are drawn lighter. They count in the mean, since the controller was
+    told their reward, but are never the best.
+
     Returns:
         An SVG element, or None where no trial has a finite reward.
     """
-    shown = [(t.number, t.reward) for t in trials if math.isfinite(t.reward)]
+    shown = [trial for trial in trials if math.isfinite(trial.reward)]
     if not shown:
         return None
     frame = Frame(height=330, bottom=278)
-    numbers = [number for number, _ in shown]
-    rewards = np.array([reward for _, reward in shown])
+    numbers = [trial.number for trial in shown]
+    rewards = np.array([trial.reward for trial in shown])
     x = frame.x_scale(numbers, pad=0.015)
     y = frame.y_scale(rewards.tolist())
-    best = np.maximum.accumulate(rewards)
     # Some 600 points are a smooth line at this size.
     every = range(0, len(rewards), max(1, len(rewards) // 600))
     means = [(x(numbers[i]), y(rewards[max(0, i + 1 - MEAN_OVER) : i + 1].mean())) for i in every]
+    early, complete = _split(shown)
     content = [
         axes(frame, x, y, "trial", "reward"),
-        dots([(x(n), y(r)) for n, r in shown], "dots"),
-        stairs([(x(n), y(b)) for n, b in _steps(numbers, best.tolist())], "best"),
+        _lighter(dots([(x(t.number), y(t.reward)) for t in early], "dots") if early else ""),
+        dots([(x(t.number), y(t.reward)) for t in complete], "dots"),
+        stairs([(x(n), y(b)) for n, b in _best_so_far(complete, numbers[-1])], "best"),
         polyline(means, "mean"),
     ]
     return picture(frame.width, frame.height, f"reward of {len(shown)} trials", "".join(content))
@@ -185,25 +194,41 @@ def _target_line(frame: Frame, x: Scale, target_ms: float) -> str:
 
 
 def _trial_dots(trials: Sequence[Trial], x: Scale, y: Scale) -> str:
-    costs = np.array([(t.metrics.latency_ms, -t.metrics.accuracy) for t in trials])
-    optimal = is_pareto_optimal(costs)
+    early, complete = _split(trials)
+    costs = [(t.metrics.latency_ms, -t.metrics.accuracy) for t in complete]
+    optimal = is_pareto_optimal(np.array(costs).reshape(len(costs), 2))
     front = sorted(
-        (t for t, is_optimal in zip(trials, optimal, strict=True) if is_optimal),
+        (t for t, is_optimal in zip(complete, optimal, strict=True) if is_optimal),
         key=lambda t: t.metrics.latency_ms,
     )
-    others = [t for t, is_optimal in zip(trials, optimal, strict=True) if not is_optimal]
-    if len(trials) <= MAX_TITLES:
-        parts = [_mark(t, x, y, 3, "dot") for t in others]
-    else:
-        parts = [dots([(x(t.metrics.latency_ms), y(t.metrics.accuracy)) for t in others], "dots")]
-    parts.append(stairs([(x(t.metrics.latency_ms), y(t.metrics.accuracy)) for t in front], "front"))
-    parts += [_mark(t, x, y, 4, "fdot") for t in front]
-    return "".join(parts)
+    others = [t for t, is_optimal in zip(complete, optimal, strict=True) if not is_optimal]
+
+    def small(group: Sequence[Trial]) -> str:
+        if len(trials) <= MAX_TITLES:
+            return "".join(_mark(t, x, y, 3, "dot") for t in group)
+        return dots([(x(t.metrics.latency_ms), y(t.metrics.accuracy)) for t in group], "dots")
+
+    steps = stairs([(x(t.metrics.latency_ms), y(t.metrics.accuracy)) for t in front], "front")
+    marks = "".join(_mark(t, x, y, 4, "fdot") for t in front)
+    return _lighter(small(early) if early else "") + small(others) + steps + marks
+
+
+def _split(trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """Those that were raced out, and those that were judged fully."""
+    early = [trial for trial in trials if trial.metrics.raced_out]
+    return early, [trial for trial in trials if not trial.metrics.raced_out]
+
+
+def _lighter(content: str) -> str:
+    return f'<g class="early" opacity="{EARLY}">{content}</g>' if content else ""
 
 
 def _mark(trial: Trial, x: Scale, y: Scale, radius: float, css: str) -> str:
     metrics = trial.metrics
-    title = f"trial {trial.number}: {metrics.accuracy:.3f}, {metrics.latency_ms:.2f} ms, {trial.config}"
+    accuracy = f"{metrics.accuracy:.3f}"
+    if metrics.raced_out:
+        accuracy += f" on {metrics.n_items} items only"
+    title = f"trial {trial.number}: {accuracy}, {metrics.latency_ms:.2f} ms, {trial.config}"
     at = x(metrics.latency_ms), y(metrics.accuracy)
     return dot(*at, radius, css, title)
 
@@ -227,7 +252,10 @@ def _certified_mark(mark: _Certified, x: Scale, y: Scale) -> str:
     return bar + diamond(at, y(mark.accuracy), 7, f"mark {mark.css}", mark.title)
 
 
-def _steps(numbers: Sequence[int], best: Sequence[float]) -> list[tuple[int, float]]:
-    """The trials where the best changed, the first and the last one included."""
-    last = len(numbers) - 1
-    return [(numbers[i], best[i]) for i in range(len(numbers)) if i in (0, last) or best[i] != best[i - 1]]
+def _best_so_far(trials: Sequence[Trial], last: int) -> list[tuple[int, float]]:
+    """Number and reward of each trial that was better than all before, and the best at number `last`."""
+    steps: list[tuple[int, float]] = []
+    for trial in trials:
+        if not steps or trial.reward > steps[-1][1]:
+            steps.append((trial.number, trial.reward))
+    return [*steps, (last, steps[-1][1])] if steps and steps[-1][0] != last else steps

@@ -158,7 +158,9 @@ def polyline(points: Sequence[tuple[float, float]], css: str) -> str:
 
 
 def stairs(points: Sequence[tuple[float, float]], css: str) -> str:
-    """A line that goes across first and then up or down, as a best-so-far does."""
+    """A line that goes across first and then up or down, as a best-so-far does; none without points."""
+    if not points:
+        return ""
     corners = [points[0]]
     for (_, before), (x, y) in pairwise(points):
         corners += [(x, before), (x, y)]

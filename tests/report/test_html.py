@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,21 @@ def test_a_history_without_latencies_or_rewards_says_so(summary: dict[str, Any])
     text = "".join(outline(render(summary, ())).texts)
     assert "No trial of the history has a latency." in text
     assert "No trial of the history has a reward." in text
+
+
+def test_the_page_says_how_many_were_raced_out(summary: dict[str, Any], trials: tuple[Trial, ...]):
+    def early(trial: Trial) -> Trial:
+        return replace(trial, metrics=replace(trial.metrics, n_items=32, raced_out=True))
+
+    plain = "".join(outline(render(summary, trials)).texts)
+    assert "raced out" not in plain
+    assert "race early" not in plain
+    mixed = (*trials[:260], *(early(trial) for trial in trials[260:]))
+    text = "".join(outline(render(summary, mixed)).texts)
+    assert text.count("trial that was raced out") == 2
+    sentence = "40 of 300 trials left their race early: their accuracy is an estimate on fewer items, and"
+    assert f"{sentence} they are never on the front." in text
+    assert f"{sentence} they are never the best." in text
 
 
 def test_bars_are_drawn_against_the_models_shape(summary: dict[str, Any], trials: tuple[Trial, ...]):

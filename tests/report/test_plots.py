@@ -104,6 +104,69 @@ def test_the_learning_curve_shows_rewards_their_mean_and_the_best(trials: tuple[
     assert heights == sorted(heights, reverse=True)
 
 
+def raced(trial: Trial, accuracy: float = 0.99, reward: float = 9.0) -> Trial:
+    metrics = replace(trial.metrics, accuracy=accuracy, latency_ms=0.5, n_items=32, raced_out=True)
+    return replace(trial, metrics=metrics, reward=reward)
+
+
+def test_without_a_race_nothing_is_drawn_lighter(summary: dict[str, Any], trials: tuple[Trial, ...]):
+    for svg in (pareto_plot(summary, trials), learning_curve(trials)):
+        assert svg is not None
+        assert "early" not in svg
+        assert "opacity" not in svg
+
+
+def test_what_was_raced_out_is_drawn_lighter_and_not_on_the_front(
+    summary: dict[str, Any], trials: tuple[Trial, ...]
+):
+    early = tuple(raced(trial) for trial in trials[-40:])
+    svg = pareto_plot(summary, (*trials[:-40], *early)) or ""
+    (group,) = by_class(svg, "early")
+    assert [node.get("class") for node in group] == ["dot"] * 40
+    assert 0 < float(group.get("opacity", "")) < 1
+    title = group[0].find("title")
+    assert title is not None
+    assert title.text == f"trial {early[0].number}: 0.990 on 32 items only, 0.50 ms, {early[0].config}"
+    names = classes(svg)
+    assert names.count("dot") + names.count("fdot") == len(trials)
+    alone = pareto_plot(summary, trials[:-40]) or ""
+    assert names.count("fdot") == classes(alone).count("fdot")
+
+
+def test_many_that_were_raced_out_are_one_path(summary: dict[str, Any], trials: tuple[Trial, ...]):
+    many = tuple(raced(replace(trials[-1], number=300 + i)) for i in range(MAX_TITLES))
+    svg = pareto_plot(summary, (*trials, *many)) or ""
+    (group,) = by_class(svg, "early")
+    assert [node.get("d", "").count("M") for node in group] == [MAX_TITLES]
+
+
+def test_where_all_were_raced_out_there_is_no_front(summary: dict[str, Any], trials: tuple[Trial, ...]):
+    svg = pareto_plot(summary, [raced(trial) for trial in trials[:3]]) or ""
+    assert "fdot" not in classes(svg)
+    assert "front" not in classes(svg)
+    assert len(by_class(svg, "early")[0]) == 3
+
+
+def test_the_best_so_far_is_none_that_was_raced_out(trials: tuple[Trial, ...]):
+    mixed = (raced(trials[0]), *trials[1:40], raced(trials[40]), *trials[41:])
+    svg = learning_curve(mixed) or ""
+    (group,) = by_class(svg, "early")
+    assert group[0].get("d", "").count("M") == 2
+    assert by_class(svg, "dots")[-1].get("d", "").count("M") == len(trials) - 2
+    assert len(by_class(svg, "mean")[0].get("points", "").split()) == len(trials)
+    best = [tuple(map(float, p.split(","))) for p in by_class(svg, "best")[0].get("points", "").split()]
+    dots = by_class(svg, "dots")[-1].get("d", "").removeprefix("M").replace("h0", "").split("M")
+    points = [tuple(map(float, dot.split())) for dot in dots]
+    assert best[0] == points[0]
+    assert best[-1] == (points[-1][0], min(height for _, height in points))
+
+
+def test_where_all_were_raced_out_there_is_no_best_so_far(trials: tuple[Trial, ...]):
+    svg = learning_curve([raced(trial) for trial in trials[:5]]) or ""
+    assert "best" not in classes(svg)
+    assert "mean" in classes(svg)
+
+
 def test_one_trial_is_a_curve_and_none_is_not(trials: tuple[Trial, ...]):
     assert learning_curve(trials[:1]) is not None
     assert learning_curve(()) is None

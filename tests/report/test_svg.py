@@ -103,6 +103,10 @@ def test_stairs_go_across_before_they_rise():
     assert 'points="0,9 4,9 4,5 8,5 8,1"' in stairs([(0, 9), (4, 5), (8, 1)], "best")
 
 
+def test_stairs_of_nothing_are_nothing():
+    assert stairs([], "best") == ""
+
+
 def test_dots_are_one_path():
     assert dots([(1, 2), (3.25, 4)], "dots") == '<path class="dots" d="M1 2h0M3.2 4h0"/>'
 
