@@ -229,8 +229,11 @@ def check_evaluator(
 ) -> None:
     """An evaluator gives one `Metrics` per config, in order, whatever the batch.
 
+    One that races configs may race some out: on fewer items than the others, and never all of the
+    first batch. An estimate on a part of the items may depend on the batch.
+
     Args:
-        evaluator: The evaluator.
+        evaluator: The evaluator; one that races must not have judged anything yet.
         space: Members of it are evaluated.
         n: Number of random members beside the smallest and the largest.
         seed: Which members.
@@ -252,13 +255,32 @@ def check_evaluator(
         )
     backwards = list(evaluator(configs[::-1]))[::-1]
     alone = [evaluator([config])[0] for config in configs]
+    _check_race(configs, batch, [*batch, *backwards, *alone])
     for name, others in (("in a batch in reverse", backwards), ("alone", alone)):
         for config, metrics, other in zip(configs, batch, others, strict=True):
             _require(
-                abs(metrics.accuracy - other.accuracy) <= tolerance,
+                metrics.raced_out or other.raced_out or abs(metrics.accuracy - other.accuracy) <= tolerance,
                 f"an accuracy must not depend on the batch, but it is {metrics.accuracy} in a batch "
                 f"and {other.accuracy} {name} for {config}",
             )
+
+
+def _check_race(
+    configs: Sequence[SubnetConfig], first: Sequence[Metrics], answers: Sequence[Metrics]
+) -> None:
+    """`answers` are those of some batches of `configs`, one after the other."""
+    complete = [metrics.n_items for metrics in first if not metrics.raced_out]
+    _require(
+        len(complete) > 0,
+        f"an evaluator must judge at least one config of a first batch on all items, but all "
+        f"{len(first)} were raced out",
+    )
+    for index, metrics in enumerate(answers):
+        _require(
+            not metrics.raced_out or metrics.n_items < min(complete),
+            f"what is raced out must be judged on fewer items than the {min(complete)} of the others, "
+            f"but has n_items={metrics.n_items} for {configs[index % len(configs)]}",
+        )
 
 
 def check_controller(

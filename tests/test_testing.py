@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -258,6 +258,52 @@ def test_an_evaluator_may_round_within_the_tolerance():
 def test_a_broken_evaluator_is_found(evaluator, message):
     with pytest.raises(ConformanceError, match=message):
         check_evaluator(evaluator, SPACE)
+
+
+class Racing:
+    """Judges on 100 items; what is below the best so far leaves after `n_early` items."""
+
+    def __init__(self, n_early=20, best=0.0):
+        self.n_early = n_early
+        self.best = best
+
+    def __call__(self, configs):
+        answers = [replace(metrics, n_items=100) for metrics in TASK(configs)]
+        self.best = max([self.best, *(metrics.accuracy for metrics in answers)])
+        return [
+            replace(metrics, accuracy=0.01 * len(configs), n_items=self.n_early, raced_out=True)
+            if metrics.accuracy < self.best
+            else metrics
+            for metrics in answers
+        ]
+
+
+def test_an_evaluator_may_race_and_then_estimates_may_depend_on_the_batch():
+    check_evaluator(Racing(), SPACE)
+
+
+@pytest.mark.parametrize("n_early", [100, 200])
+def test_what_is_raced_out_on_no_fewer_items_is_found(n_early):
+    message = rf"fewer items than the 100 of the others, but has n_items={n_early} for - -"
+    with pytest.raises(ConformanceError, match=message):
+        check_evaluator(Racing(n_early), SPACE)
+
+
+def test_a_race_that_nobody_ends_is_found():
+    with pytest.raises(ConformanceError, match="of a first batch on all items, but all 8 were raced out"):
+        check_evaluator(Racing(best=1.0), SPACE)
+
+
+def test_a_race_does_not_excuse_what_was_judged_fully():
+    calls = itertools.count()
+
+    def drifting(configs):
+        complete = Metrics(0.5 + 0.1 * next(calls), n_items=100)
+        early = Metrics(0.1, n_items=5, raced_out=True)
+        return [early if config == SPACE.smallest() else complete for config in configs]
+
+    with pytest.raises(ConformanceError, match=r"it is 0\.5 in a batch and 0\.6 in a batch in reverse"):
+        check_evaluator(drifting, SPACE)
 
 
 # Controllers
