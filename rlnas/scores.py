@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,10 +91,21 @@ def score_interval(
     _check_confidence(confidence)
     true, predicted = _checked(metric, labels, predictions)
     if metric == "accuracy":
-        n_right = int(np.count_nonzero(true == predicted))
-        interval = stats.binomtest(n_right, len(true)).proportion_ci(confidence, method="wilson")
-        return float(interval.low), float(interval.high)
+        return wilson_interval(int(np.count_nonzero(true == predicted)), len(true), confidence)
     return _percentiles(_resampled_scores(metric, true, [predicted], seed)[:, 0], confidence)
+
+
+@lru_cache(maxsize=65536)
+def wilson_interval(n_right: int, n_items: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (low, high) of an accuracy [Wilson1927].
+
+    Args:
+        n_right: Items answered rightly.
+        n_items: All items, at least 1.
+        confidence: Probability that the interval covers, in (0, 1).
+    """
+    interval = stats.binomtest(n_right, n_items).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def difference_interval(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlnas.evaluation.cost import EvaluationCost
 from rlnas.evaluation.evaluator import SupernetEvaluator
+from rlnas.evaluation.racing import Racing
 
-__all__ = ["SupernetEvaluator"]
+__all__ = ["EvaluationCost", "Racing", "SupernetEvaluator"]

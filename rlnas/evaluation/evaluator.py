@@ -8,30 +8,50 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rlnas.evaluation.prefix import predict_batch
+from rlnas.errors import EvaluationError
+from rlnas.evaluation.blocks import PackedBlocks
+from rlnas.evaluation.champions import ChampionBook
+from rlnas.evaluation.cost import EvaluationCost
+from rlnas.evaluation.packing import pack_items
+from rlnas.evaluation.prefix import Walk, block_sizes, tree_of
+from rlnas.evaluation.racing import Race
 from rlnas.metrics import Metrics
-from rlnas.scores import score, score_interval
+from rlnas.scores import score, wilson_interval
 from rlnas.space import PRECISIONS
-from rlnas.supernet.encoding import sorted_batches
 from rlnas.supernet.optimisation import gains_from_bfloat16
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
+    from torch import Tensor
 
+    from rlnas.evaluation.packing import Pack
+    from rlnas.evaluation.prefix import Node, Sizes
+    from rlnas.evaluation.racing import Racing
     from rlnas.protocols import LatencyModel
     from rlnas.space import SubnetConfig
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split, Task
+    from rlnas.trial import Trial
+
+CPU_PACK_TOKENS = 1024
+"""Hidden states and activations of so many tokens stay in the caches of a core."""
+
+CUDA_PACK_TOKENS = 16384
+"""Rows of a matrix product that keep a large GPU busy; fewer are filled up with other subnets."""
+
+BREADTH_BYTES = 2**31
+"""Hidden states that a level of a breadth-first walk may hold; larger batches are parted."""
 
 
 class SupernetEvaluator:
     """Accuracy on a split with the inherited weights, latency from a model of it.
 
     The weights are copied once, in the number format of the evaluation; later changes to the
-    supernet do not show. Subnets are evaluated by slices, and those that begin alike share the
-    work of their common beginning. A config's result does not depend on its batch.
+    supernet do not show. Subnets are evaluated by slices, on items without padding, and those that
+    begin alike share the work of their common beginning. Without racing, a config's result does not
+    depend on its batch, bit for bit.
 
     Args:
         supernet: The shared weights.
@@ -40,10 +60,17 @@ class SupernetEvaluator:
         split: Another split than the task's search split.
         precision: ``"auto"`` takes bfloat16 where the device gains from it; or one of
             `rlnas.space.PRECISIONS`.
-        batch_size: Items per forward pass.
+        racing: Lets subnets that cannot win leave before they have seen all items; None (the default)
+            shows all items to all. For rewards that grow with accuracy and fall with latency, and
+            for the metric accuracy only, since a race is decided item by item.
+        pack_tokens: Tokens of one forward pass at most, which bounds the memory; None takes what
+            suits the device.
+        group_tokens: Tokens of one matrix product, to which several subnets are put together where a
+            pack alone has fewer; None takes what suits the device: 0, no groups, on a CPU.
 
     Raises:
-        ValueError: If the precision is unknown.
+        ValueError: If the precision is unknown, a number is out of range, or the task's metric cannot
+            be raced.
     """
 
     def __init__(
@@ -54,22 +81,40 @@ class SupernetEvaluator:
         *,
         split: Split | None = None,
         precision: str = "auto",
-        batch_size: int = 32,
+        racing: Racing | None = None,
+        pack_tokens: int | None = None,
+        group_tokens: int | None = None,
     ) -> None:
         self._supernet = supernet
         self._task = task
         self._split = task.search if split is None else split
         self._latency = latency
+        device, is_cuda = supernet.device, supernet.device.type == "cuda"
         if precision == "auto":
-            gains = gains_from_bfloat16(supernet.device)
-            precision = "bfloat16" if gains else "float32"
+            precision = "bfloat16" if gains_from_bfloat16(device) else "float32"
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be auto or one of {', '.join(PRECISIONS)}, but got precision={precision!r}"
             )
+        if racing is not None and task.metric != "accuracy":
+            raise ValueError(
+                f"racing compares subnets item by item, so it needs metric='accuracy', but the task has "
+                f"metric={task.metric!r}; evaluate without racing"
+            )
+        if pack_tokens is None:
+            pack_tokens = CUDA_PACK_TOKENS if is_cuda else CPU_PACK_TOKENS
+        if pack_tokens < 1:
+            raise ValueError(f"pack_tokens must be at least 1, but got pack_tokens={pack_tokens}")
         self.precision = precision
+        self.racing = racing
         self._model = copy.deepcopy(supernet.model).to(getattr(torch, precision)).eval()
-        self._batches = list(sorted_batches(supernet.encode(self._split), batch_size, supernet.device))
+        self._blocks = PackedBlocks(self._model)
+        self._pack_tokens = pack_tokens
+        self._group_tokens = (CUDA_PACK_TOKENS if is_cuda else 0) if group_tokens is None else group_tokens
+        self._encoded = supernet.encode(self._split)
+        self._packs = self._pack(np.arange(len(self._split)))
+        self._champions = ChampionBook(len(self._split))
+        self._cost = EvaluationCost()
 
     @property
     def latency(self) -> LatencyModel:
@@ -82,6 +127,18 @@ class SupernetEvaluator:
         blocks = self._supernet.block_importance
         return None if blocks is None else blocks.reshape(-1)
 
+    @property
+    def cost(self) -> EvaluationCost:
+        """Everything that was evaluated so far."""
+        return self._cost
+
+    @property
+    def traversal(self) -> str:
+        """How subnets that begin alike share their work here, in words."""
+        group = max((self._group(pack) for pack in self._packs), default=1)
+        way = "depth first" if group == 1 else f"breadth first, up to {group} subnets a product"
+        return f"{way}, packs of up to {self._pack_tokens:,} tokens"
+
     def __call__(self, configs: Sequence[SubnetConfig]) -> list[Metrics]:
         """Judge configs.
 
@@ -89,40 +146,190 @@ class SupernetEvaluator:
             InvalidSubnetError: If a config does not fit the supernet.
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
-        predictions = self.predict(configs)
-        latencies = self._latency(configs)
+        latencies = np.array([float(latency_ms) for latency_ms in self._latency(configs)])
+        self._cost += EvaluationCost(n_configs=len(configs))
+        if self.racing is not None:
+            return self._race(configs, latencies, self.racing)
         return [
-            self._metrics(config, predicted, float(latency_ms))
-            for config, predicted, latency_ms in zip(configs, predictions, latencies, strict=True)
+            self._metrics(config, predicted, latency_ms)
+            for config, predicted, latency_ms in zip(configs, self.predict(configs), latencies, strict=True)
         ]
 
+    def recall(self, trials: Sequence[Trial]) -> None:
+        """Take up trials that were judged in an earlier process, so that races go on as they would have."""
+        self._champions.recall(trials)
+
     def predict(self, configs: Sequence[SubnetConfig]) -> list[npt.NDArray[np.generic]]:
-        """Predictions of each config for all items, each of shape ``(n_items,)``.
+        """Predictions of each config for all items, each of shape ``(n_items,)``: classes or values.
 
         Raises:
             InvalidSubnetError: If a config does not fit the supernet.
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
+        return list(self._predict(configs, self._packs))
+
+    def logits(self, configs: Sequence[SubnetConfig]) -> npt.NDArray[np.float32]:
+        """Answers of each config for all items, shape ``(n_configs, n_items, num_labels)``.
+
+        Raises:
+            InvalidSubnetError: If a config does not fit the supernet.
+        """
+        shape = (len(configs), len(self._split), self._n_outputs)
+        table = torch.zeros(shape, device=self._model.device)
+        for members, pack, logits in self._answers(configs, self._packs):
+            table[members[:, None], pack.indices] = logits.float()
+        answers: npt.NDArray[np.float32] = table.cpu().numpy()
+        return answers
+
+    def memory_bound(self, configs: Sequence[SubnetConfig]) -> int:
+        """Bytes that judging these configs takes at most, on the device, beside the weights.
+
+        Tokens and predictions of all items; hidden states of as many packs as there are nodes side by
+        side on a way through the tree; temporary values of one block.
+        """
+        shape, itemsize = self._supernet.shape, self._model.dtype.itemsize
+        paths = [block_sizes(config) for config in configs]
+        n_items, n_tokens = len(self._split), int(self._encoded.lengths.sum())
+        longest = max((pack.layout.n_tokens * self._group(pack) for pack in self._packs), default=0)
+        siblings = sum(len(set(sizes)) for sizes in zip(*paths, strict=True))
+        hidden = (siblings + 4) * shape.hidden_size * longest * itemsize
+        if any(self._group(pack) > 1 for pack in self._packs):
+            hidden += BREADTH_BYTES
+        temporary = max(5 * shape.hidden_size, 3 * shape.intermediate_size) * longest * itemsize
+        table = len(configs) * n_items * self._prediction_dtype.itemsize
+        tokens = n_tokens * 16 + n_items * 64
+        return int(hidden + temporary + 3 * table + tokens)
+
+    @property
+    def _n_outputs(self) -> int:
+        return int(self._model.config.num_labels or 0)
+
+    @property
+    def _prediction_dtype(self) -> torch.dtype:
+        """The smallest numbers that hold all predictions, and -1 or NaN."""
+        if self._task.is_regression:
+            return torch.float32
+        return torch.int8 if self._n_outputs <= 128 else torch.int32
+
+    def _pack(self, items: npt.NDArray[np.int64]) -> list[Pack]:
+        return pack_items(self._encoded, items, self._pack_tokens, self._model.device)
+
+    def _group(self, pack: Pack) -> int:
+        """Subnets of one matrix product; by the pack alone, so that batches do not matter."""
+        return max(1, self._group_tokens // pack.layout.n_tokens)
+
+    def _predict(self, configs: Sequence[SubnetConfig], packs: Sequence[Pack]) -> npt.NDArray[np.generic]:
+        """Predictions for the items of some packs, shape ``(n_configs, n_items)``; 0 for other items."""
+        shape, dtype = (len(configs), len(self._split)), self._prediction_dtype
+        table = torch.zeros(shape, dtype=dtype, device=self._model.device)
+        for members, pack, logits in self._answers(configs, packs):
+            table[members[:, None], pack.indices] = _to_predictions(logits).to(dtype)
+        predictions: npt.NDArray[np.generic] = table.cpu().numpy()
+        bad = np.isnan(predictions) if self._task.is_regression else predictions == -1
+        if bad.any():
+            config = configs[int(np.argmax(bad.any(axis=1)))]
+            raise EvaluationError(f"the subnet {config} predicts values that are not finite", config)
+        return predictions
+
+    def _answers(
+        self, configs: Sequence[SubnetConfig], packs: Sequence[Pack]
+    ) -> Iterator[tuple[Tensor, Pack, Tensor]]:
+        """Which configs, which items, and their logits of shape ``(n_items, num_labels)``."""
         for config in configs:
             self._supernet.check(config)
-        dtype = np.float32 if self._task.is_regression else np.int64
-        table = np.empty((len(configs), len(self._split)), dtype=dtype)
+        paths = [block_sizes(config) for config in configs]
+        full = block_sizes(self._supernet.shape.full)
         with torch.inference_mode():
-            for batch in self._batches:
-                for index, predicted in predict_batch(self._model, configs, batch):
-                    table[index, batch.indices] = predicted
-        return list(table)
+            for pack in packs:
+                walk = Walk(self._blocks, pack.layout)
+                embedded = self._blocks.embed(pack)
+                for root in self._trees(paths, pack):
+                    for node, hidden in self._leaves(walk, root, embedded, pack):
+                        members = torch.tensor(node.members, device=hidden.device)
+                        yield members, pack, self._blocks.logits(hidden, pack.layout)
+                flops = sum(self._blocks.flops(depth, size, pack.layout) for depth, size in enumerate(full))
+                n, layout = len(configs), pack.layout
+                self._cost += EvaluationCost(
+                    n_items=n * len(pack.indices),
+                    n_tokens=n * layout.n_tokens,
+                    flops=walk.flops,
+                    masked_flops=n * flops,
+                )
+
+    def _trees(self, paths: Sequence[Sizes], pack: Pack) -> Iterator[Node]:
+        """One tree for all subnets, or several where a level of it would be too large."""
+        order, part = sorted(range(len(paths)), key=paths.__getitem__), len(paths)
+        if self._group(pack) > 1:
+            hidden = pack.layout.n_tokens * self._supernet.shape.hidden_size * self._model.dtype.itemsize
+            part = max(1, BREADTH_BYTES // (2 * hidden))  # a level, and the one before
+        for start in range(0, len(order), part):
+            yield tree_of(paths, sorted(order[start : start + part]))
+
+    def _leaves(self, walk: Walk, root: Node, hidden: Tensor, pack: Pack) -> Iterator[tuple[Node, Tensor]]:
+        group = self._group(pack)
+        return walk.depth_first(root, hidden) if group == 1 else walk.breadth_first(root, hidden, group)
+
+    def _race(
+        self, configs: Sequence[SubnetConfig], latencies: npt.NDArray[np.float64], racing: Racing
+    ) -> list[Metrics]:
+        n_items, labels = len(self._split), self._split.labels
+        race = Race(racing, latencies, self._champions.champions, n_items)
+        correct = np.zeros((len(configs), n_items), dtype=bool)
+        n_seen = np.zeros(len(configs), dtype=np.int64)
+        for items in racing.chunks(n_items, self._champions.n_judged):
+            rows = race.alive
+            predicted = self._predict([configs[row] for row in rows], self._pack(items))[:, items]
+            correct[np.ix_(rows, items)] = predicted == labels[items]
+            n_seen[rows] += len(items)
+            race.enter(items, correct[np.ix_(rows, items)])
+        judged = [
+            self._accuracy(config, int(row.sum()), int(n), latency_ms, row)
+            for config, row, n, latency_ms in zip(configs, correct, n_seen, latencies, strict=True)
+        ]
+        self._champions.note(judged)
+        return judged
 
     def _metrics(
         self, config: SubnetConfig, predicted: npt.NDArray[np.generic], latency_ms: float
     ) -> Metrics:
         metric, labels = self._task.metric, self._split.labels
-        # Wilson's interval is free; a bootstrap would cost as much as the evaluation itself.
-        interval = score_interval(metric, labels, predicted) if metric == "accuracy" else None
+        if metric == "accuracy":
+            n_right = int(np.count_nonzero(predicted == labels))
+            return self._accuracy(config, n_right, len(labels), latency_ms)
+        # No interval: a bootstrap would cost as much as the evaluation itself.
         return Metrics(
             accuracy=score(metric, labels, predicted),
             latency_ms=latency_ms,
             n_params=self._supernet.n_params(config),
-            n_items=len(self._split),
-            accuracy_ci=interval,
+            n_items=len(labels),
         )
+
+    def _accuracy(
+        self,
+        config: SubnetConfig,
+        n_right: int,
+        n_seen: int,
+        latency_ms: float,
+        correct: npt.NDArray[np.bool_] | None = None,
+    ) -> Metrics:
+        raced_out = n_seen < len(self._split)
+        bits = None if correct is None or raced_out else np.packbits(correct).tobytes()
+        return Metrics(
+            accuracy=n_right / n_seen,
+            latency_ms=latency_ms,
+            n_params=self._supernet.n_params(config),
+            n_items=n_seen,
+            accuracy_ci=wilson_interval(n_right, n_seen),
+            raced_out=raced_out,
+            correct=bits,
+        )
+
+
+def _to_predictions(logits: Tensor) -> Tensor:
+    """Class indices or values, shape ``(n_items,)``; -1 or NaN where a logit is not finite.
+
+    The largest of classes would hide a NaN, and asking here would make a GPU wait.
+    """
+    if logits.shape[1] == 1:
+        return torch.where(torch.isfinite(logits[:, 0]), logits[:, 0].float(), torch.nan)
+    return torch.where(torch.isfinite(logits).all(dim=1), logits.argmax(dim=1), -1)

@@ -144,19 +144,28 @@ class AttentionBlock(nn.Module):
         """
         batch, seq_len, _ = hidden.shape
         heads = self.num_heads if keep is None else keep
-        inner = heads * self.head_size
         query, key, value = (
-            F.linear(hidden, layer.weight[:inner], layer.bias[:inner])
-            .view(batch, seq_len, heads, self.head_size)
-            .transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            projected.view(batch, seq_len, heads, self.head_size).transpose(1, 2)
+            for projected in self.project(hidden, heads)
         )
         dropout = self.attention_dropout if self.training else 0.0
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         if gate is not None:
             context = context * gate[..., :, None, None]
-        context = context.transpose(1, 2).reshape(batch, seq_len, inner)
-        output = F.linear(context, self.output.weight[:, :inner], self.output.bias)
+        return self.merge(hidden, context.transpose(1, 2).reshape(batch, seq_len, heads * self.head_size))
+
+    def project(self, hidden: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the first heads, each ``(..., heads * head_size)``."""
+        inner = heads * self.head_size
+        query, key, value = (
+            F.linear(hidden, layer.weight[:inner], layer.bias[:inner])
+            for layer in (self.query, self.key, self.value)
+        )
+        return query, key, value
+
+    def merge(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """What the heads of `context`, ``(..., heads * head_size)``, make of the hidden states."""
+        output = F.linear(context, self.output.weight[:, : context.shape[-1]], self.output.bias)
         result: Tensor = self.norm(hidden + self.dropout(output))
         return result
 
@@ -181,11 +190,21 @@ class FFNBlock(nn.Module):
             keep: Number of units, at least 1; by default all of this block's.
             gate: Factor per unit, shape ``(units,)`` or ``(batch, 1, units)``, or None.
         """
-        units = self.num_units if keep is None else keep
-        inner = self.activation(F.linear(hidden, self.inner.weight[:units], self.inner.bias[:units]))
+        inner = self.activate(hidden, self.num_units if keep is None else keep)
         if gate is not None:
             inner = inner * gate
-        output = F.linear(inner, self.outer.weight[:, :units], self.outer.bias)
+        return self.merge(hidden, inner)
+
+    def activate(self, hidden: Tensor, units: int) -> Tensor:
+        """Activations of the first units, ``(..., units)``."""
+        activations: Tensor = self.activation(
+            F.linear(hidden, self.inner.weight[:units], self.inner.bias[:units])
+        )
+        return activations
+
+    def merge(self, hidden: Tensor, inner: Tensor) -> Tensor:
+        """What the units of `inner`, ``(..., units)``, make of the hidden states."""
+        output = F.linear(inner, self.outer.weight[:, : inner.shape[-1]], self.outer.bias)
         result: Tensor = self.norm(hidden + self.dropout(output))
         return result
 
@@ -231,7 +250,10 @@ class ClassificationHead(nn.Module):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits of shape ``(batch, num_labels)``."""
-        pooled = self.pool(hidden, attention_mask)
+        return self.classify(self.pool(hidden, attention_mask))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits of one vector per text."""
         if self.dense is not None and self.activation is not None:
             pooled = self.activation(self.dense(pooled))
         logits: Tensor = self.out(self.dropout(pooled))
