@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from rlnas.evaluation.cost import EvaluationCost
 from rlnas.evaluation.evaluator import SupernetEvaluator
-from rlnas.evaluation.racing import Racing
+from rlnas.evaluation.racing import Champions, Race, Racing
 
-__all__ = ["EvaluationCost", "Racing", "SupernetEvaluator"]
+__all__ = ["Champions", "EvaluationCost", "Race", "Racing", "SupernetEvaluator"]

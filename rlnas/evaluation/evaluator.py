@@ -105,6 +105,8 @@ class SupernetEvaluator:
             pack_tokens = CUDA_PACK_TOKENS if is_cuda else CPU_PACK_TOKENS
         if pack_tokens < 1:
             raise ValueError(f"pack_tokens must be at least 1, but got pack_tokens={pack_tokens}")
+        if group_tokens is not None and group_tokens < 0:
+            raise ValueError(f"group_tokens must be at least 0, but got group_tokens={group_tokens}")
         self.precision = precision
         self.racing = racing
         self._model = copy.deepcopy(supernet.model).to(getattr(torch, precision)).eval()
@@ -131,6 +133,12 @@ class SupernetEvaluator:
     def cost(self) -> EvaluationCost:
         """Everything that was evaluated so far."""
         return self._cost
+
+    @property
+    def padding_share(self) -> float:
+        """Tokens computed that belong to no item, over all tokens computed, in one pass over all items."""
+        computed = sum(pack.layout.n_tokens for pack in self._packs)
+        return 1.0 - int(self._encoded.lengths.sum()) / computed if computed else 0.0
 
     @property
     def traversal(self) -> str:
@@ -258,7 +266,7 @@ class SupernetEvaluator:
 
     def _trees(self, paths: Sequence[Sizes], pack: Pack) -> Iterator[Node]:
         """One tree for all subnets, or several where a level of it would be too large."""
-        order, part = sorted(range(len(paths)), key=paths.__getitem__), len(paths)
+        order, part = sorted(range(len(paths)), key=paths.__getitem__), max(1, len(paths))
         if self._group(pack) > 1:
             hidden = pack.layout.n_tokens * self._supernet.shape.hidden_size * self._model.dtype.itemsize
             part = max(1, BREADTH_BYTES // (2 * hidden))  # a level, and the one before
@@ -278,6 +286,8 @@ class SupernetEvaluator:
         n_seen = np.zeros(len(configs), dtype=np.int64)
         for items in racing.chunks(n_items, self._champions.n_judged):
             rows = race.alive
+            if not len(rows):  # all lost to champions
+                break
             predicted = self._predict([configs[row] for row in rows], self._pack(items))[:, items]
             correct[np.ix_(rows, items)] = predicted == labels[items]
             n_seen[rows] += len(items)

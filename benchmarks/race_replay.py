@@ -1,0 +1,85 @@
+"""Races replayed on stored answers: how many items they take, and whether they end with the same choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.sst2 import operations_latency
+from rlnas import LatencyTarget
+from rlnas.evaluation import Champions, Race, Racing, SupernetEvaluator
+from rlnas.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from rlnas.space import SubnetConfig
+    from rlnas.supernet import Supernet
+    from rlnas.task import Task
+
+SEEDS = range(20)
+REWARD = LatencyTarget(target_ms=0.5)  # in units of the full model, as `operations_latency` counts
+
+
+def replay(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig], cache: Path) -> dict[str, Any]:
+    """Figures of races at two numbers of items and two indifferences, over 20 orders of the items.
+
+    Args:
+        supernet: The shared weights.
+        task: Its search items are answered once by every subnet.
+        configs: One batch.
+        cache: Where the answers are kept.
+    """
+    latency = operations_latency(supernet, task)
+    if not cache.is_file():
+        print(f"answering {len(task.search):,} items by {len(configs)} subnets once, kept in {cache.name}")
+        predictions = np.stack(SupernetEvaluator(supernet, task, latency).predict(configs))
+        np.savez_compressed(cache, correct=predictions == task.search.labels)
+    correct = np.load(cache)["correct"]
+    times = np.array(latency(configs))
+    found = {}
+    for n_items in (872, len(task.search)):
+        for indifference in (0.0, 0.01):
+            key = f"{n_items} items, {indifference:g}"
+            found[key] = _races(correct, times, n_items, indifference)
+            print(f"race over {key}: {found[key]}", flush=True)
+    return found
+
+
+def _races(
+    correct: npt.NDArray[np.bool_], latency: npt.NDArray[np.float64], n_items: int, indifference: float
+) -> dict[str, float]:
+    shares, same, losses = [], [], []
+    for seed in SEEDS:
+        items = np.random.default_rng(seed).permutation(correct.shape[1])[:n_items]
+        answers = correct[:, items]
+        stayed, share = _race(answers, latency, Racing(indifference=indifference, seed=seed))
+        rewards = np.array(
+            [REWARD(Metrics(row.mean(), latency_ms=ms)) for row, ms in zip(answers, latency, strict=True)]
+        )
+        chosen = stayed[np.argmax(rewards[stayed])]
+        shares.append(share)
+        same.append(chosen == np.argmax(rewards))
+        losses.append(float(rewards.max() - rewards[chosen]))
+    return {
+        "item_share": float(np.mean(shares)),
+        "same_choice": float(np.mean(same)),
+        "largest_loss": max(losses),
+    }
+
+
+def _race(
+    answers: npt.NDArray[np.bool_], latency: npt.NDArray[np.float64], racing: Racing
+) -> tuple[npt.NDArray[np.int64], float]:
+    """Who saw all items, and the share of all answers that was needed."""
+    n_items = answers.shape[1]
+    race = Race(racing, latency, Champions(np.zeros(0), np.zeros((0, n_items), dtype=bool)), n_items)
+    n_answers = 0
+    for items in racing.chunks(n_items, 0):
+        n_answers += len(race.alive) * len(items)
+        race.enter(items, answers[np.ix_(race.alive, items)])
+    return race.alive, n_answers / answers.size
