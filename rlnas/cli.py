@@ -24,6 +24,7 @@ from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetRewar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rlnas.evaluation import Racing
     from rlnas.protocols import Controller, Reward
     from rlnas.run import Job
     from rlnas.run.folder import RunFolder
@@ -217,6 +218,19 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--budget", type=int, default=200, help="subnets that may be evaluated")
     group.add_argument(
+        "--racing",
+        action="store_true",
+        help="drop subnets that cannot win before they have seen all items, at 95 %% confidence; "
+        "for the metric accuracy only",
+    )
+    group.add_argument(
+        "--indifference",
+        type=float,
+        metavar="POINTS",
+        help="with --racing: accuracy points that a subnet has to be better by to be worth seeing all "
+        "items; by default 0",
+    )
+    group.add_argument(
         "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"
     )
     group.add_argument("--latency-table", metavar="FILE", help="use this table instead of calibrating")
@@ -376,6 +390,31 @@ def _imported(name: str) -> Reward:
     return result
 
 
+def make_racing(enabled: bool, points: float | None, seed: int) -> Racing | None:
+    """The racing that the command line asks for, or None.
+
+    Args:
+        enabled: Whether to race.
+        points: Indifference in points of accuracy, or None for 0.
+        seed: Of the order of the items.
+
+    Raises:
+        ValueError: If there is an indifference without racing, or it is out of range.
+    """
+    if points is not None and not enabled:
+        raise ValueError(f"--indifference={points:g} is for races only; add --racing, or drop it")
+    if points is not None and not 0 <= points < 100:
+        raise ValueError(
+            f"--indifference={points:g} must be at least 0 and less than 100 points of accuracy; "
+            "give it a number such as 1"
+        )
+    if not enabled:
+        return None
+    from rlnas.evaluation import Racing
+
+    return Racing(indifference=(points or 0.0) / 100, seed=seed)
+
+
 def make_controller(name: str, folder: Path) -> Controller:
     """The controller that the command line names; PPO leaves its policy and log in the folder."""
     if name == "ppo":
@@ -419,6 +458,7 @@ def _job(options: argparse.Namespace) -> Job:
             freeze_embeddings=options.freeze_embeddings,
         ),
         budget=options.budget,
+        racing=make_racing(options.racing, options.indifference, options.seed),
         seed=options.seed,
         pooling=options.pooling,
         keep_last_layer=options.keep_last_layer,

@@ -34,11 +34,12 @@ import rlnas.calibration
 import rlnas.run
 import rlnas.run.export
 from rlnas import cli
-from rlnas.cli import main, make_controller, make_reward, minilm_path
+from rlnas.cli import main, make_controller, make_racing, make_reward, minilm_path
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
 from rlnas.errors import CheckpointError, RewardError
+from rlnas.evaluation import Racing
 from rlnas.history import History
 from rlnas.latency import LatencyTable
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
@@ -256,10 +257,12 @@ def test_a_finished_run_is_not_begun_anew(world, run, refused):
         ),
         ("--model", "bert-base-uncased", "model=.*tiny-bert, not model=bert-base-uncased"),
         ("--task", "glue/sst2", "source=.*reviews, not source=glue/sst2"),
+        ("--racing", None, r"racing=None, not racing=Racing\(confidence=0.95"),
     ],
 )
 def test_a_run_is_not_resumed_with_other_settings(world, run, refused, flag, value, message):
-    refused(world.arguments(run, "--resume", flag, value), f"was started with {message}.*; resume it with")
+    flags = [flag] if value is None else [flag, value]
+    refused(world.arguments(run, "--resume", *flags), f"was started with {message}.*; resume it with")
 
 
 def test_a_larger_budget_is_not_another_setting(world, trained, capsys):
@@ -593,6 +596,61 @@ def test_a_weight_goes_with_few_rewards(name):
 def test_a_target_does_not_go_with_every_reward(name, target_ms, ratio):
     with pytest.raises(RewardError, match=f"--reward={name} knows no target, so --target-ms and"):
         make_reward(name, target_ms, ratio, None)
+
+
+# Racing
+
+
+def test_searches_do_not_race_unless_told(asked):
+    assert main(["search"]) == 0
+    assert main(["search", "--racing"]) == 0
+    assert main(["search", "--racing", "--indifference", "1.5", "--seed", "3"]) == 0
+    racings = [job.racing for job, _, _ in asked]
+    assert racings == [None, Racing(), Racing(indifference=0.015, seed=3)]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "points", "message"),
+    [
+        (False, 1.0, "--indifference=1 is for races only; add --racing, or drop it"),
+        (False, 0.0, "--indifference=0 is for races only"),
+        (True, -0.5, "--indifference=-0.5 must be at least 0 and less than 100 points of accuracy"),
+        (True, 100.0, "--indifference=100 must be at least 0 and less than 100 points"),
+        (True, float("nan"), "--indifference=nan must be at least 0"),
+    ],
+)
+def test_an_indifference_that_cannot_be_is_refused(enabled, points, message):
+    with pytest.raises(ValueError, match=message):
+        make_racing(enabled, points, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--indifference", "1"], "--indifference=1 is for races only; add --racing, or drop it$"),
+        (
+            ["--racing", "--indifference", "-1"],
+            "--indifference=-1 must be at least 0 and less than 100 points",
+        ),
+        (
+            ["--racing", "--reward", "latency-target-absolute"],
+            "absolute=True.* also prices being faster than the target; run without --racing",
+        ),
+        (["--racing", "--metric", "f1"], "needs metric=accuracy, but the task 'reviews' has metric=f1"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_race_that_cannot_be_is_refused_before_any_work(world, tmp_path, refused, flags, message):
+    refused(world.arguments(tmp_path / "run", *flags), message)
+    left = tmp_path / "run"
+    assert not left.exists() or {path.name for path in left.iterdir()} <= {"config.json", "run.lock"}
+
+
+def test_a_raced_run_ends_with_its_table(world, trained, capsys):
+    assert main(world.arguments(trained, "--racing", "--indifference", "1", "--budget", "16")) == 0
+    assert "The search judged 16 subnets on" in " ".join(capsys.readouterr().out.split())
+    racing = read_json(trained / "summary.json")["evaluation"]["racing"]
+    assert racing == {"confidence": 0.95, "indifference": 0.01}
 
 
 # Other parts of a job

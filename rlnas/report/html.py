@@ -19,6 +19,7 @@ from rlnas.report.wording import (
     accuracy_sentence,
     as_sentence,
     device_text,
+    evaluation_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -291,7 +292,8 @@ def _seconds_section(summary: Mapping[str, Any]) -> str:
     phases = [(name, value) for name, value in summary["seconds"].items() if name != "total"]
     bars = [(name, value, f"{number(value, 1)} s") for name, value in phases]
     total = summary["seconds"].get("total")
-    note = "" if total is None else f"{number(total, 1)} s in all."
+    facts = ["" if total is None else f"{number(total, 1)} s in all.", evaluation_sentence(summary)]
+    note = escape(" ".join(filter(None, facts)))
     return _section("Where the time went", f"{_bars(bars)}{_note(note)}")
 
 

@@ -9,6 +9,7 @@ from rlnas.report.wording import (
     UNKNOWN,
     accuracy_sentence,
     as_sentence,
+    evaluation_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -69,7 +70,8 @@ def format_table(summary: Mapping[str, Any]) -> str:
     for key in ("note", "foreign_note"):
         note = summary.get(key) or (summary.get("latency_model") or {}).get(key)
         parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
-    parts += textwrap.wrap(f"{latency_model_sentence(summary)} {seconds_sentence(summary)}", WIDTH)
+    closing = (latency_model_sentence(summary), evaluation_sentence(summary), seconds_sentence(summary))
+    parts += textwrap.wrap(" ".join(filter(None, closing)), WIDTH)
     return "\n".join(parts)
 
 

@@ -17,6 +17,7 @@ METRIC_NAMES = {
 }
 CONTROL_NAMES = {"blocks": "counting blocks", "flops": "counting operations"}
 UNKNOWN = "-"
+_PREFIXES = ((6, "M"), (9, "G"), (12, "T"), (15, "P"))
 
 
 def number(value: object, digits: int) -> str:
@@ -146,6 +147,26 @@ def latency_model_sentence(summary: Mapping[str, Any]) -> str:
     if error.get("noise") is not None:
         text += f"; timings repeat to {percent(error['noise'])}"
     return f"{text}."
+
+
+def evaluation_sentence(summary: Mapping[str, Any]) -> str:
+    """What judging the subnets has cost beside masks; nothing where that is not known."""
+    spent = summary.get("evaluation") or {}
+    n_configs = spent.get("n_configs")
+    if not n_configs:
+        return ""
+    where = f"{number(spent['n_items'] / n_configs, 0)} items each"
+    same = ""
+    if spent.get("racing"):
+        where = f"{where} on average ({number(summary.get('n_raced_out'), 0)} were raced out)"
+        same = " for the same items"
+    fitting = [entry for entry in _PREFIXES if spent["flops"] >= 10 ** entry[0]]
+    power, prefix = fitting[-1] if fitting else _PREFIXES[0]
+    flops, masked = (number(spent[key] / 10**power, 1) for key in ("flops", "masked_flops"))
+    return (
+        f"The search judged {number(n_configs, 0)} subnets on {where}: {flops} {prefix}FLOP, "
+        f"where masks would have taken {masked}{same}."
+    )
 
 
 def seconds_sentence(summary: Mapping[str, Any]) -> str:

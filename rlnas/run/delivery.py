@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlnas.deploy import certify, export
+from rlnas.evaluation import SupernetEvaluator
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report import write_report
+from rlnas.run.accounting import read_cost
 from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import choose, finalists, measure_trials
 from rlnas.run.folder import write_folder, write_json
 from rlnas.run.training import finish_subnet
-from rlnas.scores import score_interval
+from rlnas.scores import score, score_interval
 from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlnas.deploy import Certificate
-    from rlnas.evaluation import SupernetEvaluator
     from rlnas.history import Result
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.folder import RunFolder
     from rlnas.run.inputs import Inputs
     from rlnas.run.job import Job
+    from rlnas.space import SubnetConfig
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,9 @@ def deliver(
             target_ratio=inputs.target_ratio,
         )
     summary = _summary(job, inputs, result, certificate, folder)
+    summary["evaluation"] = _evaluation(job, evaluator, folder)
     summary["best"] |= _search_view(chosen)
+    summary["best"]["search_accuracy_float32"] = _accuracy_float32(inputs, config)
     summary["pareto"] = _front(measured, evaluator, inputs)
     write_json(folder.best / "certificate.json", certificate.to_dict())
     write_json(folder.summary, summary)
@@ -148,6 +152,23 @@ def _latency_model(inputs: Inputs) -> dict[str, Any]:
     error = inputs.latency.error
     note = {"foreign_note": inputs.latency.foreign_note}
     return note if error is None else {**error.to_dict(), **note}
+
+
+def _evaluation(job: Job, evaluator: SupernetEvaluator, folder: RunFolder) -> dict[str, Any]:
+    """What the search spent on judging subnets, and how it did that."""
+    racing = job.racing
+    return {
+        **asdict(read_cost(folder)),
+        "precision": evaluator.precision,
+        "traversal": evaluator.traversal,
+        "racing": racing and {"confidence": racing.confidence, "indifference": racing.indifference},
+    }
+
+
+def _accuracy_float32(inputs: Inputs, config: SubnetConfig) -> float:
+    """The chosen subnet judged again in full precision: shared weights, search split, no race."""
+    exact = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, precision="float32")
+    return score(inputs.task.metric, inputs.task.search.labels, exact.predict([config])[0])
 
 
 def _search_view(chosen: MeasuredTrial) -> dict[str, Any]:

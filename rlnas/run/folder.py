@@ -39,6 +39,7 @@ class RunFolder:
         self.baseline = path / "baseline.json"
         self.latency = path / "latency.json"
         self.history = path / "history.sqlite"
+        self.evaluation = path / "evaluation.json"
         self.controller = path / "controller.zip"
         self.phases = path / "phases.json"
         self.best = path / "best"

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from rlnas.calibration import calibrate
 from rlnas.data import load_task, read_task, write_task
-from rlnas.errors import InfeasibleTargetError
+from rlnas.errors import DataError, InfeasibleTargetError
 from rlnas.latency import LatencyTable, describe_device
 from rlnas.protocols import RelativeReward, TargetedReward
 from rlnas.run.folder import write_folder
@@ -75,7 +75,9 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
 def _task(job: Job, folder: RunFolder) -> Task:
     if folder.data.is_dir():
         with folder.damage_of(folder.data, "read the task again"):
-            return read_task(folder.data)
+            task = read_task(folder.data)
+        _check_metric(job, task)
+        return task
     data = job.data
     task = load_task(
         data.source,
@@ -87,8 +89,18 @@ def _task(job: Job, folder: RunFolder) -> Task:
         max_train_items=data.max_train_items,
         seed=job.seed,
     )
+    _check_metric(job, task)  # before anything lies in the folder that another job would have to go on with
     write_folder(folder.data, lambda path: write_task(task, path))
     return task
+
+
+def _check_metric(job: Job, task: Task) -> None:
+    """Refuse races that the evaluator would refuse after the training."""
+    if job.racing is not None and task.metric != "accuracy":
+        raise DataError(
+            "racing compares subnets item by item, so it needs metric=accuracy, but the task "
+            f"{task.name!r} has metric={task.metric}; run without --racing"
+        )
 
 
 def _latency(

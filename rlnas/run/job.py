@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from rlnas.errors import BudgetError
+from rlnas.errors import BudgetError, RewardError
+from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
+    from rlnas.evaluation import Racing
     from rlnas.protocols import Controller, Reward
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,9 @@ class Job:
         device: A torch device that is there.
         schedule: How the weights are trained.
         budget: Subnets that may be evaluated.
+        racing: Lets subnets that cannot win leave before they have seen all items; None shows all items
+            to all. Its seed is set to that of the job. See `check_raceable` for the rewards that it is for;
+            the task's metric has to be accuracy.
         seed: Of everything random.
         pooling: ``"cls"``, ``"mean"``, or None for what the checkpoint was made for.
         keep_last_layer: Whether the last layer's blocks may only shrink, not go.
@@ -102,6 +110,7 @@ class Job:
 
     Raises:
         BudgetError: If `budget` is less than 1.
+        RewardError: If subnets are raced for a reward that races do not serve.
         ValueError: If `seed` is negative or above 4294967295.
     """
 
@@ -113,6 +122,7 @@ class Job:
     device: str = "cpu"
     schedule: Schedule = field(default_factory=Schedule)
     budget: int = 200
+    racing: Racing | None = None
     seed: int = 0
     pooling: str | None = None
     keep_last_layer: bool = False
@@ -124,6 +134,9 @@ class Job:
         if self.budget < 1:
             raise BudgetError(f"budget must be at least 1 trial, but got budget={self.budget}")
         check_seed(self.seed)
+        if self.racing is not None:
+            check_raceable(self.reward)
+            object.__setattr__(self, "racing", replace(self.racing, seed=self.seed))
 
     def settings(self) -> dict[str, str]:
         """Every setting as text, for comparing a run with one that is resumed."""
@@ -149,6 +162,31 @@ def check_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         bound = "at least 0" if seed < 0 else "at most 4294967295"
         raise ValueError(f"seed must be {bound}, but got seed={seed}")
+
+
+def check_raceable(reward: Reward) -> None:
+    """Refuse to race for a reward that may want what a race has dropped.
+
+    A subnet leaves a race because another one is not slower and at least as accurate. That is right for
+    rewards that never fall with accuracy, never rise with latency and look at nothing else: all of
+    `rlnas.rewards` but ``LatencyTarget(absolute=True)``. Other rewards are unknown; a warning says what
+    they have to be.
+
+    Raises:
+        RewardError: If the reward is one that also prices being fast.
+    """
+    if isinstance(reward, LatencyTarget) and reward.absolute:
+        raise RewardError(
+            "racing drops subnets that another one beats in accuracy and latency, but "
+            f"reward={reward} also prices being faster than the target; "
+            "run without --racing, or with --reward=latency-target"
+        )
+    if type(reward) not in (LatencyTarget, LinearPenalty, MnasNetReward, HardBudget):
+        logger.warning(
+            "racing trusts reward=%s never to fall with accuracy, never to rise with latency, "
+            "and to look at nothing else; if it does, run without --racing",
+            _describe(reward),
+        )
 
 
 def _describe(value: object) -> str:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.loop import search
 from rlnas.report import write_report
+from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.baseline import baseline_beside, half_the_cores
 from rlnas.run.delivery import deliver
 from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json
@@ -56,21 +57,26 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         with baseline_beside(job, inputs.task, folder):
             train_supernet(job, inputs.supernet, inputs.task, folder, progress=progress)
             with folder.phase("search"):
-                evaluator = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency)
+                evaluator = SupernetEvaluator(
+                    inputs.supernet, inputs.task, inputs.latency, racing=job.racing
+                )
                 result = run_search(job, inputs, evaluator, folder, progress=progress)
             logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
+            logger.info("search: %s; %s", read_cost(folder), evaluator.traversal)
         return deliver(job, inputs, evaluator, result, folder, progress=progress)
 
 
 def run_search(
     job: Job, inputs: Inputs, evaluator: SupernetEvaluator, folder: RunFolder, *, progress: bool
 ) -> Result:
-    """Let the controller search; the history lies in the folder."""
+    """Let the controller search; the history lies in the folder, and beside it what it has cost."""
     own = ("seed", "reward", "controller", *FREE_TO_CHANGE)  # the search records the first three itself
     settings = {key: value for key, value in job.settings().items() if key not in own}
+    spent_before = read_cost(folder)
     with tqdm(total=job.budget, desc="search", disable=not progress) as bar:
 
         def show(n_done: int, best: Trial) -> None:
+            write_cost(folder, spent_before + evaluator.cost)
             bar.set_postfix_str(f"best: reward {best.reward:.4f}", refresh=False)
             bar.update(n_done - bar.n)
 

@@ -201,3 +201,14 @@ def test_a_report_that_cannot_be_written_is_named(
     with pytest.raises(RunFolderError, match=r"cannot write the report .*report\.html \(Is a directory\)"):
         write_report(folder)
     assert not list(folder.glob(".report*"))
+
+
+def test_the_cost_of_the_search_stands_under_where_the_time_went(
+    summary: dict[str, Any], trials: tuple[Trial, ...]
+):
+    assert "The search judged" not in render(summary, trials)
+    summary["evaluation"] = {"n_configs": 300, "n_items": 3000, "flops": 3 * 10**9, "masked_flops": 10**10}
+    assert (
+        "438.9 s in all. The search judged 300 subnets on 10 items each: 3.0 GFLOP, "
+        "where masks would have taken 10.0.</p></section>"
+    ) in render(summary, trials)

@@ -107,3 +107,11 @@ def test_a_config_is_shown_layer_by_layer():
     ]
     shape = ModelShape(4, 12, 1536, 384)
     assert format_config(config, shape).startswith("layer 0  9 of 12 heads   768 of 1536 units\n")
+
+
+def test_the_cost_of_the_search_is_told_where_it_is_known(summary: dict[str, Any]):
+    assert "The search judged" not in format_table(summary)
+    summary["evaluation"] = {"n_configs": 300, "n_items": 3000, "flops": 3 * 10**9, "masked_flops": 10**10}
+    text = " ".join(format_table(summary).split())
+    assert "2.1 %. The search judged 300 subnets on 10 items each: 3.0 GFLOP, " in text
+    assert "taken 10.0. Seconds: data 3" in text

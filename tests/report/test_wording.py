@@ -10,6 +10,7 @@ from rlnas.report.wording import (
     accuracy_sentence,
     as_sentence,
     device_text,
+    evaluation_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -128,6 +129,46 @@ def test_the_error_of_predicted_latencies_stands_beside_its_controls(summary: di
     assert latency_model_sentence(summary).endswith("3 subnets that were held out.")
     del summary["latency_model"]
     assert latency_model_sentence(summary).endswith("was not measured.")
+
+
+SPENT = {"n_configs": 112, "n_items": 112 * 320, "flops": 32 * 10**11, "masked_flops": 141 * 10**11}
+
+
+def test_the_cost_of_the_search_stands_beside_that_of_masks(summary: dict[str, Any]):
+    summary["evaluation"] = {**SPENT, "racing": None}
+    assert evaluation_sentence(summary) == (
+        "The search judged 112 subnets on 320 items each: 3.2 TFLOP, where masks would have taken 14.1."
+    )
+
+
+def test_the_cost_of_a_race_says_how_many_left_it(summary: dict[str, Any]):
+    racing = {"confidence": 0.95, "indifference": 0.0}
+    summary |= {"n_raced_out": 70, "evaluation": {**SPENT, "n_items": 112 * 100, "racing": racing}}
+    assert evaluation_sentence(summary) == (
+        "The search judged 112 subnets on 100 items each on average (70 were raced out): 3.2 TFLOP, "
+        "where masks would have taken 14.1 for the same items."
+    )
+
+
+@pytest.mark.parametrize(
+    ("flops", "shown"),
+    [
+        (2_000, "0.0 MFLOP, where masks would have taken 0.0."),
+        (47_300_000, "47.3 MFLOP, where masks would have taken 94.6."),
+        (999_000_000_000, "999.0 GFLOP, where masks would have taken 1,998.0."),
+        (5 * 10**15, "5.0 PFLOP, where masks would have taken 10.0."),
+    ],
+)
+def test_operations_have_a_unit_that_suits_them(summary: dict[str, Any], flops: int, shown: str):
+    summary["evaluation"] = {**SPENT, "flops": flops, "masked_flops": 2 * flops}
+    assert evaluation_sentence(summary).endswith(f": {shown}")
+
+
+@pytest.mark.parametrize("spent", [None, {}, {**SPENT, "n_configs": 0}])
+def test_a_cost_that_is_not_known_is_passed_over(summary: dict[str, Any], spent: object):
+    assert evaluation_sentence(summary) == ""
+    summary["evaluation"] = spent
+    assert evaluation_sentence(summary) == ""
 
 
 @pytest.mark.parametrize("note", ["noisy; time again", "Noisy; time again."])

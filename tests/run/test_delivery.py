@@ -7,6 +7,7 @@ import pytest
 from world import BUDGET, N_FINAL, N_SEARCH, SHAPE, WORKLOAD, make_table
 
 from rlnas.deploy.certify import TARGET_TOLERANCE
+from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History
 from rlnas.latency import describe_device
 from rlnas.pareto import is_pareto_optimal
@@ -14,6 +15,7 @@ from rlnas.report import read_summary
 from rlnas.run import run_job
 from rlnas.run.delivery import _display_name, _version, item_passes
 from rlnas.run.folder import RunFolder, read_json, write_json
+from rlnas.run.inputs import prepare_inputs
 from rlnas.space import LayerwiseSpace, SubnetConfig
 from rlnas.supernet import FullTrainer
 
@@ -34,7 +36,7 @@ KEYS = {
         "best",
     ),
     *("latency_ratio", "latency_ratio_ci", "loss_points", "loss_ci", "pareto", "latency_model", "note"),
-    *("last64_mean_reward", "item_passes", "seconds"),
+    *("evaluation", "last64_mean_reward", "item_passes", "seconds"),
 }
 PHASES = (
     *("data", "calibrate", "finetune", "importance", "share", "search", "measure", "finish", "baseline"),
@@ -56,7 +58,7 @@ def trials(finished):
 def test_the_summary_holds_what_was_agreed_on(summary):
     assert set(summary) == KEYS
     assert set(summary["full"]) == MODEL_KEYS
-    assert set(summary["best"]) == MODEL_KEYS | SEARCH_KEYS | {"search_accuracy"}
+    assert set(summary["best"]) == MODEL_KEYS | SEARCH_KEYS | {"search_accuracy", "search_accuracy_float32"}
     for entry in summary["pareto"]:
         assert set(entry) == MODEL_KEYS | SEARCH_KEYS | {"latency_ratio"}
 
@@ -130,6 +132,38 @@ def test_the_chosen_subnet_is_one_of_the_trials(summary, trials):
     assert trial.reward == best["reward"]
 
 
+def test_the_chosen_subnet_is_judged_in_full_precision_too(world, finished, summary):
+    job, folder = world.job(), RunFolder(finished)
+    inputs = prepare_inputs(job, folder, progress=False)
+    config = SubnetConfig.from_dict(summary["best"]["config"])
+    exact = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, precision="float32")
+    assert summary["best"]["search_accuracy_float32"] == exact([config])[0].accuracy
+
+
+def test_the_summary_says_what_the_evaluation_has_cost(finished, summary):
+    spent = dict(summary["evaluation"])
+    assert spent["n_configs"] == BUDGET
+    assert spent["n_items"] == BUDGET * N_SEARCH
+    assert spent["n_tokens"] > spent["n_items"]
+    assert 0 < spent["flops"] < spent["masked_flops"]
+    assert spent.pop("precision") in ("float32", "bfloat16")
+    assert spent.pop("traversal").startswith("depth first, packs of up to")
+    assert spent.pop("racing") is None
+    # What comes after the search, e.g. the predictions of the front, is not the search's.
+    assert spent == read_json(finished / "evaluation.json")
+
+
+def test_the_summary_says_how_subnets_were_raced(world, run):
+    (run / "summary.json").unlink()
+    (run / "history.sqlite").unlink()
+    settings = read_json(run / "config.json")
+    job = world.job(racing=Racing(confidence=0.9, indifference=0.01), budget=16)
+    write_json(run / "config.json", settings | {"racing": job.settings()["racing"]})
+    summary = run_job(job, run, resume=True, progress=False)
+    assert summary["evaluation"]["racing"] == {"confidence": 0.9, "indifference": 0.01}
+    assert summary["evaluation"]["n_configs"] == 16  # without those of the history that is gone
+
+
 def test_the_front_holds_measured_trials_that_do_not_beat_each_other(summary, trials):
     front = summary["pareto"]
     for entry in front:
@@ -173,7 +207,16 @@ def test_a_hub_name_is_shown_as_it_is(name):
 def test_the_run_folder_holds_nothing_half_done(finished):
     names = {path.name for path in finished.iterdir()}
     assert names - {"history.lock", "run.lock"} == {
-        *("best", "config.json", "data", "full", "history.sqlite", "latency.json", "phases.json"),
+        *(
+            "best",
+            "config.json",
+            "data",
+            "evaluation.json",
+            "full",
+            "history.sqlite",
+            "latency.json",
+            "phases.json",
+        ),
         *("report.html", "summary.json", "supernet"),
     }
 

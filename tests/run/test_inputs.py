@@ -9,7 +9,14 @@ from world import SHAPE, make_table
 
 from rlnas.calibration import calibrate
 from rlnas.data import read_task
-from rlnas.errors import CheckpointError, InfeasibleTargetError, LatencyTableError, RunFolderError
+from rlnas.errors import (
+    CheckpointError,
+    DataError,
+    InfeasibleTargetError,
+    LatencyTableError,
+    RunFolderError,
+)
+from rlnas.evaluation import Racing
 from rlnas.latency import LatencyTable
 from rlnas.rewards import LatencyTarget, LinearPenalty
 from rlnas.run import Schedule, inputs
@@ -52,6 +59,22 @@ def test_a_damaged_task_in_the_folder_is_named(world, folder):
     message = r"task\.json.*; delete '.*data' and add --resume to read the task again"
     with pytest.raises(RunFolderError, match=message):
         prepared(world.job(), folder)
+
+
+def test_a_race_for_a_metric_that_has_no_items_is_refused_before_anything_is_stored(world, tmp_path):
+    job = world.job(racing=Racing())
+    job = replace(job, data=replace(job.data, metric="f1"))
+    message = "needs metric=accuracy, but the task 'reviews' has metric=f1; run without --racing"
+    with pytest.raises(DataError, match=message):
+        prepared(job, RunFolder(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert prepared(replace(job, racing=None), RunFolder(tmp_path)).task.metric == "f1"
+    with pytest.raises(DataError, match=message):  # also of data that lies there
+        prepared(job, RunFolder(tmp_path))
+
+
+def test_a_race_for_accuracy_is_let_through(world, folder):
+    assert prepared(world.job(racing=Racing()), folder).task.metric == "accuracy"
 
 
 def test_a_given_table_is_stored(world, folder):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import fields, replace
 
@@ -8,8 +9,9 @@ import pytest
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
-from rlnas.errors import BudgetError
-from rlnas.rewards import LatencyTarget
+from rlnas.errors import BudgetError, RewardError
+from rlnas.evaluation import Racing
+from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.run import DataSource, Job, Schedule
 from rlnas.run.folder import FREE_TO_CHANGE
 from rlnas.workload import Workload
@@ -23,6 +25,7 @@ OTHERS = {
     "controller": EvolutionController(),
     "device": "cuda:0",
     "budget": 7,
+    "racing": Racing(),
     "seed": 3,
     "pooling": "mean",
     "keep_last_layer": True,
@@ -140,3 +143,55 @@ def test_a_job_without_trials_is_refused(budget):
 def test_a_seed_that_not_all_generators_take_is_refused(seed, bound):
     with pytest.raises(ValueError, match=f"seed must be {bound}, but got seed={seed}"):
         replace(JOB, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "other", [None, Racing(indifference=0.01), Racing(confidence=0.9), Racing(chunk_items=7)]
+)
+def test_settings_tell_races_apart(other):
+    assert (
+        replace(JOB, racing=Racing()).settings()["racing"]
+        != replace(JOB, racing=other).settings()["racing"]
+    )
+
+
+def test_a_race_has_the_seed_of_its_job():
+    job = replace(JOB, racing=Racing(indifference=0.01, seed=9), seed=5)
+    assert job.racing == Racing(indifference=0.01, seed=5)
+    assert replace(job, seed=6).racing == Racing(indifference=0.01, seed=6)
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [LatencyTarget(ratio=0.5), LinearPenalty(), HardBudget(ratio=0.5), MnasNetReward(target_ms=3.0)],
+)
+def test_races_serve_rewards_that_want_accuracy_and_speed_alone(reward, caplog):
+    assert replace(JOB, reward=reward, racing=Racing()).racing == Racing()
+    assert caplog.messages == []
+
+
+def test_a_reward_that_prices_being_fast_is_not_raced_for():
+    reward = LatencyTarget(ratio=0.5, absolute=True)
+    message = (
+        r"but reward=LatencyTarget\(ratio=0.5.*absolute=True\) also prices being faster .*without --racing"
+    )
+    with pytest.raises(RewardError, match=message):
+        replace(JOB, reward=reward, racing=Racing())
+    assert replace(JOB, reward=reward).racing is None
+
+
+class Steered(LatencyTarget):
+    """What it makes of metrics, nobody knows but its author."""
+
+
+@pytest.mark.parametrize(("reward", "name"), [(good, f"{__name__}:good"), (Steered(ratio=0.5), "Steered(")])
+def test_whoever_races_for_a_reward_of_their_own_is_told_what_it_has_to_be(reward, name, caplog):
+    with caplog.at_level(logging.WARNING, logger="rlnas"):
+        replace(JOB, reward=reward)
+        assert caplog.messages == []
+        replace(JOB, reward=reward, racing=Racing())
+    (message,) = caplog.messages
+    assert message.startswith(f"racing trusts reward={name}")
+    assert message.endswith(
+        "never to rise with latency, and to look at nothing else; if it does, run without --racing"
+    )

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from world import BUDGET, N_SEARCH, make_table, write_task
 import rlnas.run.pipeline
 from rlnas.controllers.random import RandomController
 from rlnas.errors import HistoryError, RewardError, RunFolderError
-from rlnas.evaluation import SupernetEvaluator
+from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History
 from rlnas.run import DataSource, Job, Schedule, run_job
 from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json, write_json
@@ -243,6 +244,82 @@ def test_bars_show_how_far_the_search_is(world, finished, tmp_path, capsys):
     assert "search: 100%" in shown
     assert "16/16" in shown
     assert "best: reward" in shown
+
+
+@contextmanager
+def dying(owner, name, nth):
+    """Lets the process end with the n-th call of a method."""
+    step, calls = getattr(owner, name), []
+
+    def mortal_step(self, *args):
+        calls.append(args)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, mortal_step)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+RACING = Racing(confidence=0.9, indifference=0.1, chunk_items=4)
+
+
+def test_a_raced_search_that_is_killed_ends_with_the_history_of_an_unbroken_one(
+    world, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        rlnas.run.pipeline, "deliver", lambda *_, **__: {}
+    )  # takes longer than all searches
+    job = world.job(racing=RACING, seed=2)
+    whole = prepared_run(world, finished, tmp_path / "whole")
+    run_job(job, whole, progress=False)
+    assert {trial.metrics.raced_out for trial in rows(whole)} == {True, False}
+
+    broken = prepared_run(world, finished, tmp_path / "broken")
+    for name, n_stored in [("_predict", 0), ("__call__", 32)]:  # within a race, and between two
+        with dying(SupernetEvaluator, name, 2):
+            run_job(job, broken, resume=True, progress=False)
+        assert len(rows(broken)) == n_stored
+    run_job(job, broken, resume=True, progress=False)
+    assert rows(broken) == rows(whole)
+    assert read_json(broken / "evaluation.json") == read_json(whole / "evaluation.json")
+
+
+def test_what_was_raced_out_is_never_chosen_nor_on_the_front(world, finished, tmp_path):
+    path = prepared_run(world, finished, tmp_path / "run")
+    summary = run_job(world.job(racing=RACING), path, progress=False)
+    trials = rows(path)
+    early = [trial for trial in trials if trial.metrics.raced_out]
+    assert summary["n_raced_out"] == len(early) > 0
+    assert all(trial.metrics.n_items < N_SEARCH for trial in early)
+    for entry in (summary["best"], *summary["pareto"]):
+        assert trials[entry["trial"]].metrics.n_items == N_SEARCH
+    spent = summary["evaluation"]
+    assert spent["n_configs"] == BUDGET
+    assert spent["n_items"] == sum(trial.metrics.n_items for trial in trials) < BUDGET * N_SEARCH
+    assert f"({len(early)} were raced out)" in (path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("racing", [RACING, None])
+def test_a_race_is_not_resumed_as_another(world, finished, tmp_path, racing):
+    path = prepared_run(world, finished, tmp_path / "run")
+    with dying(SupernetEvaluator, "__call__", 2):
+        run_job(world.job(racing=Racing()), path, progress=False)
+    message = re.escape(f"was started with racing={Racing()}, not racing={racing}; resume it with")
+    with pytest.raises(HistoryError, match=message):
+        run_job(world.job(racing=racing), path, resume=True, progress=False)
+
+
+def test_a_larger_budget_adds_to_what_was_spent(world, run):
+    before = read_json(run / "evaluation.json")
+    summary = run_job(world.job(budget=BUDGET + 4), run, resume=True, progress=False)
+    after = read_json(run / "evaluation.json")
+    assert summary["evaluation"].items() >= after.items()
+    assert after["n_configs"] == before["n_configs"] + 4 == BUDGET + 4
+    assert after["n_items"] == before["n_items"] + 4 * N_SEARCH
+    assert after["flops"] > before["flops"]
 
 
 SHARED = Path(os.environ.get("RLNAS_TEST_DATA") or ROOT.parent / "shared" / "data")
