@@ -115,17 +115,21 @@ def pack_items(
 
 
 def _parts(lengths: npt.NDArray[np.int64], max_tokens: int) -> Iterator[slice]:
-    """Cuts of nearly equal size, none of which holds more than `max_tokens` but for single items."""
-    if not len(lengths):
-        return
-    fair = lengths.sum() / np.ceil(lengths.sum() / max_tokens)
-    start, held = 0, 0
-    for index, length in enumerate(lengths):
-        if held and (held + length > max_tokens or held + length / 2 > fair):
-            yield slice(start, index)
-            start, held = index, 0
-        held += length
-    yield slice(start, len(lengths))
+    """Cuts of nearly equal size, none of which holds more than `max_tokens` but for single items.
+
+    The n-th cut is as near as it can be to the n-th part of all tokens, so that no small rest is left.
+    """
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    middles, n_tokens = ends[:-1] + lengths / 2, int(ends[-1])
+    n_parts = -(-n_tokens // max_tokens)
+    cuts = np.zeros(1, dtype=np.int64)
+    while len(lengths):
+        targets = n_tokens / n_parts * np.arange(1, n_parts)
+        cuts = np.unique([0, *np.searchsorted(middles, targets), len(lengths)])
+        if np.all((np.diff(ends[cuts]) <= max_tokens) | (np.diff(cuts) == 1)):
+            break
+        n_parts += 1
+    return (slice(int(start), int(end)) for start, end in pairwise(cuts))
 
 
 def _pack(

@@ -217,7 +217,7 @@ class Race:
         self._n_right += numbers.sum(axis=1)
         self._both_right[rows] += numbers[rows] @ numbers.T
         self._n_seen += len(items)
-        if self._n_seen < self._n_items:
+        if self._n_seen < self._n_items and self._alive.any():
             self._choose()
             self._drop()
 
