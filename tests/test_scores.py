@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rlnas.errors import EvaluationError
-from rlnas.scores import _resamples, _weighted_score, difference_interval, score, score_interval
+from rlnas.scores import (
+    _resamples,
+    _weighted_score,
+    difference_interval,
+    score,
+    score_interval,
+    wilson_interval,
+)
 from rlnas.task import METRICS, REGRESSION_METRICS
 
 CLASS_METRICS = [metric for metric in METRICS if metric not in REGRESSION_METRICS]
@@ -122,6 +129,23 @@ def test_wilson_interval_has_its_closed_form():
         z * np.sqrt(0.8 * 0.2 / 10 + z**2 / 400) / (1 + z**2 / 10),
     )
     assert (low, high) == pytest.approx((centre - half, centre + half))
+
+
+@given(n_right=st.integers(0, 60), n_wrong=st.integers(0, 60), confidence=st.floats(0.5, 0.999))
+def test_wilsons_bounds_are_where_its_test_is_at_its_limit(n_right, n_wrong, confidence):
+    """The accuracies p at which the observed one is z standard errors of p away."""
+    n_items = n_right + n_wrong + 1
+    z = stats.norm.ppf((1 + confidence) / 2)
+    for p in wilson_interval(n_right, n_items, confidence):
+        assert (n_right / n_items - p) ** 2 == pytest.approx(z**2 * p * (1 - p) / n_items, abs=1e-9)
+
+
+def test_wilson_interval_is_the_interval_of_accuracy():
+    predictions = np.repeat([0, 1], [33, 7])
+    assert wilson_interval(33, 40) == score_interval("accuracy", np.zeros(40, int), predictions)
+    assert wilson_interval(33, 40, 0.5) != wilson_interval(33, 40)
+    assert wilson_interval(0, 5)[0] == 0
+    assert wilson_interval(5, 5)[1] == 1
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.9, 0.97])

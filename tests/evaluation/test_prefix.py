@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import tiny
@@ -7,38 +9,91 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlnas.errors import EvaluationError
-from rlnas.evaluation.prefix import block_sizes, predict_batch
-from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
-from rlnas.supernet.inference import to_predictions
-from rlnas.supernet.modeling_subnet import AttentionBlock, FFNBlock
+from rlnas.evaluation.blocks import PackedBlocks
+from rlnas.evaluation.packing import pack_items
+from rlnas.evaluation.prefix import Walk, block_sizes, tree_of
+from rlnas.space import LayerConfig, LayerwiseSpace, ModelShape, SubnetConfig
 
-SPACE = LayerwiseSpace.for_model(tiny.SHAPE)
+SPACE = LayerwiseSpace.for_model(ModelShape(3, 4, 128, 128))
+GROUP = 4
 
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Blocks that were computed, with their sizes."""
-    seen = []
-    for block, name in ((AttentionBlock, "attention"), (FFNBlock, "ffn")):
-
-        def counting(self, *arguments, _forward=block.forward, _name=name, **settings):
-            seen.append((_name, arguments[-1]))
-            return _forward(self, *arguments, **settings)
-
-        monkeypatch.setattr(block, "forward", counting)
-    return seen
+actions_of_some = st.lists(st.tuples(*(st.integers(0, n - 1) for n in SPACE.nvec)), min_size=1, max_size=12)
 
 
-def run(supernet, configs, batch):
+class SpiedBlocks(PackedBlocks):
+    """Notes what is computed, and which hidden states are alive."""
+
+    def __init__(self, model, shares=True):
+        super().__init__(model)
+        self.shares = shares
+        self.inner_calls, self.outer_calls = [], []
+        self.most_alive = self.n_shared = 0
+        self._states = []
+
+    def can_share(self, depth, sizes, n_tokens):
+        can = self.shares and super().can_share(depth, sizes, n_tokens)
+        self.n_shared += can
+        return can
+
+    def inner(self, depth, hidden, size, layout):
+        self.inner_calls.append((depth, size))
+        return super().inner(depth, hidden, size, layout)
+
+    def outer(self, depth, hidden, inner):
+        self.outer_calls.append((depth, inner.shape[1]))
+        following = super().outer(depth, hidden, inner)
+        self._states.append(weakref.ref(following))
+        self.most_alive = max(self.most_alive, sum(state() is not None for state in self._states))
+        return following
+
+
+@pytest.fixture(scope="module")
+def one_pack(wide_loaded):
+    """A model, and some items in a pack."""
+    encoded = wide_loaded.encode(tiny.make_split(6))
+    (pack,) = pack_items(encoded, np.arange(6), 1000, torch.device("cpu"))
+    return wide_loaded.model.eval(), pack
+
+
+def walk(one_pack, configs, *, breadth=False, shares=True):
+    """Last hidden states of every config, what was computed, and the operations counted."""
+    model, pack = one_pack
+    blocks = SpiedBlocks(model, shares)
+    taken = Walk(blocks, pack.layout)
+    root = tree_of([block_sizes(config) for config in configs], range(len(configs)))
+    found = {}
     with torch.inference_mode():
-        return dict(predict_batch(supernet.model, configs, batch))
+        hidden = blocks.embed(pack)
+        leaves = taken.breadth_first(root, hidden, GROUP) if breadth else taken.depth_first(root, hidden)
+        del hidden
+        for node, states in leaves:
+            found |= {index: states.clone() for index in node.members}
+    return found, blocks, taken.flops
 
 
-def nodes(configs):
+def beginnings(configs):
     """Distinct beginnings that end with a block to compute."""
     paths = [block_sizes(config) for config in configs]
     return {path[: depth + 1] for path in paths for depth, size in enumerate(path) if size}
+
+
+def decoded(actions):
+    return [SPACE.decode(action) for action in actions]
+
+
+def some_configs(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [SPACE.sample(rng) for _ in range(n)]
+
+
+def siblings():
+    """Every size of every block, each time behind the same beginning: the full one."""
+    full = block_sizes(SPACE.largest())
+    paths = []
+    for depth in range(len(full)):
+        options = range(5) if depth % 2 == 0 else range(0, 129, 32)
+        paths += [(*full[:depth], size, *full[depth + 1 :]) for size in options]
+    return [SubnetConfig(tuple(LayerConfig(*path[i : i + 2]) for i in range(0, 6, 2))) for path in paths]
 
 
 def test_sizes_stand_in_the_order_in_which_blocks_are_computed():
@@ -46,89 +101,129 @@ def test_sizes_stand_in_the_order_in_which_blocks_are_computed():
     assert block_sizes(config) == (1, 12, 0, 24, 4, 0)
 
 
-def test_predictions_equal_those_of_each_subnet_by_itself(supernet):
-    configs = tiny.random_configs(supernet, 60)
-    batch = tiny.padded_batch(supernet, tiny.make_split(8))
-    found = run(supernet, configs, batch)
-    assert sorted(found) == list(range(60))
-    with torch.inference_mode():
-        for index, config in enumerate(configs):
-            assert np.array_equal(found[index], to_predictions(supernet.forward(config, batch)))
-    assert len({tuple(predicted) for predicted in found.values()}) > 5
+def test_a_tree_has_a_node_for_every_distinct_beginning():
+    root = tree_of([(1, 2), (1, 3), (0, 2), (1, 2), (9, 9)], [0, 1, 2, 3])
+    assert (root.depth, root.members) == (0, (0, 1, 2, 3))
+    (zero, first), (one, second) = root.children
+    assert (zero, one) == (0, 1)
+    assert (first.members, second.members) == ((2,), (0, 1, 3))
+    assert [(size, leaf.members) for size, leaf in second.children] == [(2, (0, 3)), (3, (1,))]
+    assert all(leaf.depth == 2 and leaf.children == () for _, leaf in second.children)
 
 
-def test_common_beginnings_are_computed_once(bert, calls):
-    configs = tiny.random_configs(bert, 100)
-    run(bert, configs, tiny.one_batch(bert, tiny.make_split(4)))
-    assert len(calls) == len(nodes(configs))
-    one_by_one = sum(size > 0 for config in configs for size in block_sizes(config))
-    assert len(calls) < 0.8 * one_by_one
-
-
-@given(actions=st.lists(st.tuples(*(st.integers(0, n - 1) for n in SPACE.nvec)), min_size=1, max_size=12))
 @settings(max_examples=25)
-def test_the_work_is_the_tree_whatever_the_configs(tree_model, actions):
-    model, batch, seen = tree_model
-    configs = [SPACE.decode(action) for action in actions]
-    seen.clear()
-    with torch.inference_mode():
-        found = dict(predict_batch(model, configs, batch))
+@given(actions=actions_of_some, breadth=st.booleans())
+def test_every_distinct_beginning_is_computed_once(one_pack, actions, breadth):
+    configs = decoded(actions)
+    found, blocks, _ = walk(one_pack, configs, breadth=breadth, shares=False)
     assert sorted(found) == list(range(len(configs)))
-    assert sorted(seen) == sorted(path[-1] for path in nodes(configs))
+    width = blocks.width
+    nodes = sorted((len(path) - 1, width(len(path) - 1, path[-1])) for path in beginnings(configs))
+    if breadth:  # several to a product
+        expected = [(d, w) for d, w in sorted(set(nodes)) for _ in range(-(-nodes.count((d, w)) // GROUP))]
+        assert sorted(blocks.outer_calls) == expected
+    else:
+        assert sorted(blocks.outer_calls) == nodes
+    assert len(blocks.inner_calls) == len(blocks.outer_calls)
 
 
-@pytest.fixture(scope="module")
-def tree_model():
-    """Stands for the model: blocks that only note their sizes."""
-
-    class Layer:
-        def __call__(self, hidden, _mask, heads, units):
-            seen.extend(size for size in (heads, units) if size)
-            return hidden
-
-    class Model:
-        layers = [Layer()] * tiny.NUM_LAYERS
-        embeddings = attention_mask = staticmethod(lambda *_: torch.zeros(2))
-        head = staticmethod(lambda *_: torch.zeros(2, 3))
-
-    class Batch:
-        input_ids = attention_mask = token_type_ids = None
-
-    seen = []
-    return Model(), Batch(), seen
+@settings(max_examples=25)
+@given(actions=actions_of_some)
+def test_siblings_take_the_inner_half_of_the_widest(one_pack, actions):
+    configs = decoded(actions)
+    _, blocks, _ = walk(one_pack, configs)
+    parents = {}
+    for path in beginnings(configs):
+        parents.setdefault(path[:-1], set()).add(path[-1])
+    expected = [(len(parent), max(sizes)) for parent, sizes in parents.items()]
+    assert sorted(blocks.inner_calls) == sorted(expected)
+    assert len(blocks.outer_calls) == len(beginnings(configs))
 
 
-def test_dropped_blocks_cost_no_call(bert, calls):
-    batch = tiny.one_batch(bert, tiny.make_split(4))
-    config = SubnetConfig((LayerConfig(0, 12), LayerConfig(0, 0), LayerConfig(3, 0)))
-    run(bert, [config], batch)
-    assert calls == [("ffn", 12), ("attention", 3)]
-    calls.clear()
-    run(bert, [SPACE.smallest()], batch)
-    assert calls == []
+@settings(max_examples=25)
+@given(actions=actions_of_some, breadth=st.booleans(), shares=st.booleans())
+def test_operations_are_counted_as_they_are_called(one_pack, actions, breadth, shares):
+    _, blocks, flops = walk(one_pack, decoded(actions), breadth=breadth, shares=shares)
+    layout = one_pack[1].layout
+    n_tokens, lengths = layout.n_tokens, np.diff(layout.ends).tolist()
+    copies = GROUP if breadth else 1
+    expected = 0
+    for depth, size in blocks.inner_calls:
+        if depth % 2 == 0:
+            expected += 3 * 2 * n_tokens * 128 * 32 * size
+            expected += sum(2 * 2 * length * length * 32 * size for length in lengths)
+        else:
+            expected += 2 * n_tokens * 128 * size
+    expected += sum(2 * n_tokens * 128 * width for _, width in blocks.outer_calls)
+    assert flops == copies * expected
 
 
-def test_equal_configs_share_all_work(bert, calls):
-    batch = tiny.one_batch(bert, tiny.make_split(4))
-    found = run(bert, [bert.shape.full] * 5, batch)
-    assert len(calls) == 2 * tiny.NUM_LAYERS
-    assert all(np.array_equal(found[0], predicted) for predicted in found.values())
+@settings(max_examples=15)
+@given(actions=actions_of_some, data=st.data())
+def test_what_a_subnet_answers_does_not_depend_on_the_others_bit_for_bit(one_pack, actions, data):
+    configs = decoded(actions)
+    together, _, _ = walk(one_pack, configs)
+    index = data.draw(st.integers(0, len(configs) - 1))
+    for others in ([], siblings(), configs[::-1]):
+        for breadth in (False, True):
+            found, _, _ = walk(one_pack, [configs[index], *others], breadth=breadth)
+            assert torch.equal(found[0], together[index])
 
 
-def test_no_configs_are_no_work(bert, calls):
-    assert run(bert, [], tiny.one_batch(bert, tiny.make_split(4))) == {}
-    assert calls == []
+def test_sharing_changes_no_bit(one_pack):
+    configs = siblings() + some_configs(20)
+    shared, blocks, flops = walk(one_pack, configs)
+    apart, _, more_flops = walk(one_pack, configs, shares=False)
+    assert blocks.n_shared >= 6
+    assert flops < more_flops
+    assert all(torch.equal(shared[index], apart[index]) for index in range(len(configs)))
+    assert not torch.equal(shared[0], shared[1])
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_the_subnet_whose_logits_are_not_finite_is_named(bert, value):
-    """Classes would hide it: the largest of NaNs is a class like any other."""
-    bert.model.layers[2].ffn.inner.bias.data[40] = value
-    good = SubnetConfig((LayerConfig(4, 48), LayerConfig(4, 48), LayerConfig(4, 36)))
-    batch = tiny.one_batch(bert, tiny.make_split(4))
-    assert sorted(run(bert, [good], batch)) == [0]
-    with pytest.raises(
-        EvaluationError, match="the subnet 4h48 4h48 4h48 predicts values that are not finite"
-    ) as caught:
-        run(bert, [good, bert.shape.full], batch)
-    assert caught.value.config == bert.shape.full
+@pytest.mark.parametrize("breadth", [False, True])
+def test_dropped_blocks_cost_nothing(one_pack, breadth):
+    config = SubnetConfig((LayerConfig(0, 32), LayerConfig(0, 0), LayerConfig(3, 0)))
+    _, blocks, _ = walk(one_pack, [config], breadth=breadth)
+    assert blocks.outer_calls == [(1, 32), (4, 96)]
+    nothing = SubnetConfig((LayerConfig(0, 0),) * 3)
+    found, blocks, flops = walk(one_pack, [nothing], breadth=breadth)
+    assert (blocks.inner_calls, blocks.outer_calls, flops) == ([], [], 0)
+    with torch.inference_mode():
+        assert torch.equal(found[0], blocks.embed(one_pack[1]))
+
+
+@pytest.mark.parametrize("breadth", [False, True])
+def test_equal_configs_share_all_work(one_pack, breadth):
+    found, blocks, _ = walk(one_pack, [SPACE.largest()] * 5, breadth=breadth)
+    assert len(blocks.outer_calls) == 6
+    assert all(torch.equal(found[0], found[index]) for index in range(5))
+
+
+def test_depth_first_keeps_no_more_states_than_there_are_siblings_on_the_way(one_pack):
+    configs = some_configs(150)
+    paths = [block_sizes(config) for config in configs]
+    _, blocks, _ = walk(one_pack, configs)
+    assert len(blocks.outer_calls) > 300
+    bound = sum(len(set(sizes) - {0}) for sizes in zip(*paths, strict=True))
+    assert 6 < blocks.most_alive <= bound
+
+
+def test_breadth_first_fills_groups_up_and_throws_the_filling_away(one_pack):
+    configs = some_configs(9)  # no multiple of the group
+    model, pack = one_pack
+    blocks = SpiedBlocks(model)
+    rows = []
+    root = tree_of([block_sizes(config) for config in configs], range(9))
+    compute = blocks.outer
+
+    def outer(depth, hidden, inner):
+        rows.append(len(hidden))
+        return compute(depth, hidden, inner)
+
+    blocks.outer = outer
+    with torch.inference_mode():
+        hidden = blocks.embed(pack)
+        leaves = list(Walk(blocks, pack.layout).breadth_first(root, hidden, GROUP))
+    assert set(rows) == {GROUP * pack.layout.n_tokens}
+    assert sorted(index for node, _ in leaves for index in node.members) == list(range(9))
+    assert all(states.shape == hidden.shape for _, states in leaves)

@@ -63,6 +63,49 @@ def test_a_sliced_ffn_equals_a_block_that_holds_the_sliced_weights(hidden, keep)
     assert torch.equal(full(hidden, keep), narrow(hidden))
 
 
+@pytest.mark.parametrize("keep", [1, 3, 4])
+def test_attention_is_its_projections_attended_and_merged(hidden, keep):
+    """Head by head by the textbook; the first heads do not depend on how many there are."""
+    block = AttentionBlock(small_config(), 4).eval()
+    tiny.make_weights_matter(block)
+    projected = block.project(hidden, keep)
+    widest = block.project(hidden, 4)
+    assert [part.shape for part in projected] == [(2, 5, 3 * keep)] * 3
+    for part, layer, wide in zip(projected, (block.query, block.key, block.value), widest, strict=True):
+        torch.testing.assert_close(part, layer(hidden)[..., : 3 * keep])
+        torch.testing.assert_close(part, wide[..., : 3 * keep])
+    contexts = []
+    for head in range(keep):
+        query, key, value = (part[..., 3 * head : 3 * head + 3] for part in projected)
+        contexts.append((query @ key.mT / 3**0.5).softmax(dim=-1) @ value)
+    merged = block.merge(hidden, torch.cat(contexts, dim=-1))
+    torch.testing.assert_close(merged, block(hidden, None, keep))
+
+
+@pytest.mark.parametrize("keep", [1, 6, 10])
+def test_an_ffn_is_its_activations_merged(hidden, keep):
+    block = FFNBlock(small_config(), 10).eval()
+    tiny.make_weights_matter(block)
+    activations = block.activate(hidden, keep)
+    torch.testing.assert_close(activations, nn.functional.gelu(block.inner(hidden))[..., :keep])
+    assert torch.equal(block.merge(hidden, activations), block(hidden, keep))
+    padded = torch.cat([activations, torch.zeros(2, 5, 10 - keep)], dim=-1)
+    torch.testing.assert_close(block.merge(hidden, activations), block.merge(hidden, padded))
+
+
+@pytest.mark.parametrize("head_act", ["tanh", None])
+def test_a_head_classifies_what_it_pools_one_text_at_a_time(hidden, head_act):
+    head = ClassificationHead(small_config(head_act=head_act, num_labels=3)).eval()
+    tiny.make_weights_matter(head)
+    pooled = head.pool(hidden, None)
+    logits = head.classify(pooled)
+    assert torch.equal(logits, head(hidden, None))
+    dense = pooled if head.dense is None else torch.tanh(head.dense(pooled))
+    torch.testing.assert_close(logits, dense @ head.out.weight.T + head.out.bias)
+    torch.testing.assert_close(head.classify(pooled[1]), logits[1])
+    assert (head.dense is None) == (head_act is None)
+
+
 def test_gates_of_one_change_nothing_and_gates_of_zero_remove(hidden):
     attention, ffn = AttentionBlock(small_config(), 4).eval(), FFNBlock(small_config(), 10).eval()
     for block, total, keep in ((attention, 4, 3), (ffn, 10, 6)):
