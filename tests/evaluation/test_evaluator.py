@@ -391,6 +391,7 @@ class LiveBytes(TorchDispatchMode):
 @pytest.mark.parametrize("group_tokens", [0, 400])
 def test_measured_memory_keeps_the_bound(bert, monkeypatch, group_tokens):
     monkeypatch.setattr(evaluator, "BREADTH_BYTES", 10**6)
+    monkeypatch.setattr(evaluator, "LIBRARY_BYTES", 0)  # tensors alone are measured
     judge = make_evaluator(bert, pack_tokens=100, group_tokens=group_tokens)
     configs = tiny.random_configs(bert, 100)
     with LiveBytes(judge._model.parameters()) as live:
@@ -420,8 +421,8 @@ def test_a_race_lets_losers_leave_and_says_on_how_many_items_they_were_judged(be
     _, make = field
     configs = tiny.random_configs(bert, 16)
     plain, raced = make(racing=None), make()
-    n_out = 0
-    for full, metrics in zip(plain(configs), raced(configs), strict=True):
+    n_out, answers = 0, raced(configs)
+    for full, metrics in zip(plain(configs), answers, strict=True):
         assert metrics.latency_ms == full.latency_ms
         assert metrics.n_params == full.n_params
         n_right = round(metrics.accuracy * metrics.n_items)
@@ -435,8 +436,10 @@ def test_a_race_lets_losers_leave_and_says_on_how_many_items_they_were_judged(be
         else:
             assert replace(metrics, correct=None) == full
     assert n_out >= 10
+    costs = plain.cost, raced.cost
+    assert costs[1].n_items == sum(metrics.n_items for metrics in answers) < 0.7 * costs[0].n_items
+    assert costs[1].masked_flops == costs[0].masked_flops  # masks race nobody
     assert not raced([bert.shape.full])[0].raced_out
-    assert raced.cost.n_items < 0.7 * plain.cost.n_items
 
 
 def test_what_stays_in_a_race_carries_its_answers(bert, field):
