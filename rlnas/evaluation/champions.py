@@ -28,6 +28,9 @@ class ChampionBook:
         self._front: list[Metrics] = []
         self.n_judged = 0
 
+    def __len__(self) -> int:
+        return len(self._front)
+
     @property
     def champions(self) -> Champions:
         """The front, as a race wants it."""

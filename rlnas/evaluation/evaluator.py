@@ -44,6 +44,9 @@ CUDA_PACK_TOKENS = 16384
 BREADTH_BYTES = 2**31
 """Hidden states that a level of a breadth-first walk may hold; larger batches are parted."""
 
+LIBRARY_BYTES = 2**27
+"""What allocators and libraries keep beside, whatever the number of items: 71 to 98 MB were seen."""
+
 
 class SupernetEvaluator:
     """Accuracy on a split with the inherited weights, latency from a model of it.
@@ -154,13 +157,13 @@ class SupernetEvaluator:
             InvalidSubnetError: If a config does not fit the supernet.
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
-        latencies = np.array([float(latency_ms) for latency_ms in self._latency(configs)])
-        self._cost += EvaluationCost(n_configs=len(configs))
         if self.racing is not None:
-            return self._race(configs, latencies, self.racing)
+            return self._race(configs, self.racing)
+        predictions = self.predict(configs)
+        latencies = self._latency(configs)
         return [
-            self._metrics(config, predicted, latency_ms)
-            for config, predicted, latency_ms in zip(configs, self.predict(configs), latencies, strict=True)
+            self._metrics(config, predicted, float(latency_ms))
+            for config, predicted, latency_ms in zip(configs, predictions, latencies, strict=True)
         ]
 
     def recall(self, trials: Sequence[Trial]) -> None:
@@ -174,6 +177,7 @@ class SupernetEvaluator:
             InvalidSubnetError: If a config does not fit the supernet.
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
+        self._admit(configs)
         return list(self._predict(configs, self._packs))
 
     def logits(self, configs: Sequence[SubnetConfig]) -> npt.NDArray[np.float32]:
@@ -182,6 +186,7 @@ class SupernetEvaluator:
         Raises:
             InvalidSubnetError: If a config does not fit the supernet.
         """
+        self._admit(configs)
         shape = (len(configs), len(self._split), self._n_outputs)
         table = torch.zeros(shape, device=self._model.device)
         for members, pack, logits in self._answers(configs, self._packs):
@@ -193,7 +198,8 @@ class SupernetEvaluator:
         """Bytes that judging these configs takes at most, on the device, beside the weights.
 
         Tokens and predictions of all items; hidden states of as many packs as there are nodes side by
-        side on a way through the tree; temporary values of one block.
+        side on a way through the tree; temporary values of one block; in a race the pairs of
+        subnets; and what libraries and the allocator keep for themselves.
         """
         shape, itemsize = self._supernet.shape, self._model.dtype.itemsize
         paths = [block_sizes(config) for config in configs]
@@ -206,7 +212,17 @@ class SupernetEvaluator:
         temporary = max(5 * shape.hidden_size, 3 * shape.intermediate_size) * longest * itemsize
         table = len(configs) * n_items * self._prediction_dtype.itemsize
         tokens = n_tokens * 16 + n_items * 64
-        return int(hidden + temporary + 3 * table + tokens)
+        pairs = 0 if self.racing is None else (len(configs) + len(self._champions)) ** 2
+        return int(hidden + temporary + 3 * table + tokens + 64 * pairs + LIBRARY_BYTES)
+
+    def _admit(self, configs: Sequence[SubnetConfig]) -> None:
+        """Enter configs that fit into the books, with what masks take: all of the model on all items."""
+        for config in configs:
+            self._supernet.check(config)
+        full = list(enumerate(block_sizes(self._supernet.shape.full)))
+        flops = sum(self._blocks.flops(depth, size, p.layout) for p in self._packs for depth, size in full)
+        n_configs = len(configs)
+        self._cost += EvaluationCost(n_configs=n_configs, masked_flops=n_configs * flops)
 
     @property
     def _n_outputs(self) -> int:
@@ -243,10 +259,7 @@ class SupernetEvaluator:
         self, configs: Sequence[SubnetConfig], packs: Sequence[Pack]
     ) -> Iterator[tuple[Tensor, Pack, Tensor]]:
         """Which configs, which items, and their logits of shape ``(n_items, num_labels)``."""
-        for config in configs:
-            self._supernet.check(config)
         paths = [block_sizes(config) for config in configs]
-        full = block_sizes(self._supernet.shape.full)
         with torch.inference_mode():
             for pack in packs:
                 walk = Walk(self._blocks, pack.layout)
@@ -255,13 +268,10 @@ class SupernetEvaluator:
                     for node, hidden in self._leaves(walk, root, embedded, pack):
                         members = torch.tensor(node.members, device=hidden.device)
                         yield members, pack, self._blocks.logits(hidden, pack.layout)
-                flops = sum(self._blocks.flops(depth, size, pack.layout) for depth, size in enumerate(full))
-                n, layout = len(configs), pack.layout
                 self._cost += EvaluationCost(
-                    n_items=n * len(pack.indices),
-                    n_tokens=n * layout.n_tokens,
+                    n_items=len(configs) * len(pack.indices),
+                    n_tokens=len(configs) * pack.layout.n_tokens,
                     flops=walk.flops,
-                    masked_flops=n * flops,
                 )
 
     def _trees(self, paths: Sequence[Sizes], pack: Pack) -> Iterator[Node]:
@@ -277,9 +287,9 @@ class SupernetEvaluator:
         group = self._group(pack)
         return walk.depth_first(root, hidden) if group == 1 else walk.breadth_first(root, hidden, group)
 
-    def _race(
-        self, configs: Sequence[SubnetConfig], latencies: npt.NDArray[np.float64], racing: Racing
-    ) -> list[Metrics]:
+    def _race(self, configs: Sequence[SubnetConfig], racing: Racing) -> list[Metrics]:
+        self._admit(configs)
+        latencies = np.array([float(latency_ms) for latency_ms in self._latency(configs)])
         n_items, labels = len(self._split), self._split.labels
         race = Race(racing, latencies, self._champions.champions, n_items)
         correct = np.zeros((len(configs), n_items), dtype=bool)

@@ -6,15 +6,25 @@ items, but for an indifference that the user may set. With probability `confiden
 whole batch at once and however often one looks, every candidate that left has such another one among those
 that stayed or among the champions of earlier batches.
 
-**The test.** For a candidate c the hypothesis is: "c is more accurate, by the margin or more, than every
-reference that is not slower". A gambler bets against it. Before each chunk he chooses, by what has been
-seen, one reference j and a stake s; with d = 1 for an item that c alone answers rightly, -1 for one that j
-alone does, and 0 otherwise, each item multiplies his wealth by ``1 + s (m - d)``, where m is the least mean
-of d over the items not yet seen that the hypothesis allows. Items of a chunk are drawn without
-replacement; by Maclaurin's inequality for elementary symmetric means the expectation of the product over a
-chunk is at most the power of the mean factor, which is at most 1 if the hypothesis holds. The wealth is
-then a supermartingale at chunk ends, and exceeds ``1 / a`` with a probability of at most a [Ville1939]_.
-The bets follow [WaudbySmith2024]_; a is shared out among the candidates of the batch.
+**The test.** For a candidate c the hypothesis is: "c is more accurate, by the indifference or more, than
+every reference". References are not slower than c. A gambler bets against it. Before each chunk he chooses,
+by what has been seen, some references and a stake s. With d the answer of c to an item (1 if right, else 0)
+minus the mean answer of those references, each item multiplies his wealth by ``1 + s (b - d)``, where b is
+the least mean of d over the items not yet seen that the hypothesis allows. A chunk is drawn without
+replacement from those; by Maclaurin's inequality for elementary symmetric means the expectation of its
+product is at most a power of the mean factor, and that is at most 1 if the hypothesis holds. So the
+wealth is a supermartingale at chunk ends (stopped, where references change, at the first bet on one that
+the hypothesis is wrong about), and ever exceeds ``m / a`` with a probability of at most a / m [Ville1939]_;
+a is 1 minus the confidence and m the number of candidates. The bets follow [WaudbySmith2024]_; averages of
+references vary less than any one of them, and so cost fewer items.
+
+The bound takes the answer of a subnet to an item as given. That of packs in a reduced number format may
+change with the items beside it by rounding, where the classes are all but equal.
+
+**The stand-in.** If the hypothesis is wrong, some reference that was bet on is more accurate than c minus
+the indifference. Without indifference it is more accurate than c; should it have left itself, then for
+another that is more accurate still, and so on, until one that stayed. With an indifference such a chain
+would add up, so references are chosen from *anchors*, the best of each latency so far, and anchors stay.
 
 References:
     .. [Ville1939] J. Ville. Étude critique de la notion de collectif. 1939.
@@ -30,21 +40,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from rlnas.pareto import is_pareto_optimal
 
+if TYPE_CHECKING:
     import numpy.typing as npt
 
     Bools = npt.NDArray[np.bool_]
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-N_CHUNKS = 20
+N_CHUNKS = 40
 MIN_CHUNK_ITEMS = 64
 # Part of his wealth that a gambler keeps whatever the next item brings.
 _RESERVE = 0.1
-# Items of each kind that he imagines to have seen before the first.
-_PRIOR_ITEMS = 0.5
+# Part of the stake that would be best if what was seen were the truth: those chosen were lucky as well.
+_CAUTION = 0.5
+# Gamblers of each candidate: how many references they average. The wealth is the mean of theirs.
+_AVERAGED = (1, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Racing:
         confidence: Probability that nothing was lost by a race, in (0, 1); see the module.
         indifference: Accuracy, as a fraction, by which a subnet has to beat the front to be worth
             seeing all items; 0 loses nothing.
-        chunk_items: Items between two looks; None takes a twentieth of the split, but at least 64.
+        chunk_items: Items between two looks; None takes a fortieth of the split, but at least 64.
         seed: Of the order in which items are seen.
 
     Raises:
@@ -104,67 +116,31 @@ class Champions:
     correct: Bools
 
 
-class _Gambler:
-    """Bets against one hypothesis for each candidate: that it beats all references by a margin.
-
-    Args:
-        margin: Fraction of accuracy.
-        n: Candidates.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bets:
+    """What the gamblers of one kind bet on the next chunk; a row is a candidate.
 
     Attributes:
-        log_wealth: Shape ``(n,)``.
-        references: Whom each candidate was bet to fall behind so far.
+        references: Shape ``(rows, k)``.
+        weights: Of the references, adding up to 1, or 0 where there is none; shape ``(rows, k)``.
+        bound: The least mean over the items to come that the hypothesis allows, shape ``(rows,)``;
+            above 1 it cannot hold any more.
+        stake: Shape ``(rows,)``; 0 for no bet.
     """
 
-    def __init__(self, margin: float, n: int) -> None:
-        self.margin = margin
-        self.log_wealth = np.zeros(n)
-        self.references: list[set[int]] = [set() for _ in range(n)]
-        self._bets = np.full(n, -1), np.zeros(n), np.zeros(n)  # reference or -1, stake, mean
+    references: Integers
+    weights: Floats
+    bound: Floats
+    stake: Floats
 
-    def choose(
-        self, rows: Integers, eligible: Bools, plus: Floats, minus: Floats, seen: int, n: int
-    ) -> None:
-        """Choose reference and stake of the candidates `rows`; the tables have shape ``(rows, refs)``."""
-        mean = (n * self.margin - (plus - minus)) / (n - seen)
-        certain = eligible & (mean > 1)  # even if the candidate alone is right on all that comes
-        p_plus, p_minus = ((count + _PRIOR_ITEMS) / (seen + 3 * _PRIOR_ITEMS) for count in (plus, minus))
-        gap = mean - (p_plus - p_minus)
-        spread = p_plus + p_minus - (p_plus - p_minus) ** 2
-        room = np.maximum(1 - mean, 1e-9)
-        stake = np.clip(gap / (spread + gap**2), 0, (1 - _RESERVE) / room)
-        stake[~eligible] = 0
-        growth = p_plus * np.log1p(stake * (mean - 1).clip(max=0))
-        growth += p_minus * np.log1p(stake * (mean + 1))
-        growth += (1 - p_plus - p_minus) * np.log1p(stake * mean)
-        best = np.argmax(np.where(certain, np.inf, np.where(stake > 0, growth, -np.inf)), axis=1)
-        index = np.arange(len(rows)), best
-        for values, blank in zip(self._bets, (-1, 0, 0), strict=True):
-            values[:] = blank
-        for row, reference, amount, bound, is_certain in zip(
-            rows, best, stake[index], mean[index], certain[index], strict=True
-        ):
-            if is_certain:
-                self.log_wealth[row], self.references[row] = np.inf, {int(reference)}
-            elif amount > 0:
-                for values, value in zip(self._bets, (reference, amount, bound), strict=True):
-                    values[row] = value
-
-    def settle(self, rows: Integers, correct: Bools) -> None:
-        """Pay out for a chunk; `correct` has shape ``(m + h, k)`` and holds for `rows` and references."""
-        choice, stakes, means = self._bets
-        rows = rows[choice[rows] >= 0]
-        chosen = choice[rows]
-        mine, theirs = correct[rows], correct[chosen]
-        n_plus = (mine & ~theirs).sum(axis=1)
-        n_minus = (theirs & ~mine).sum(axis=1)
-        n_zero = correct.shape[1] - n_plus - n_minus
-        stake, mean = stakes[rows], means[rows]
-        self.log_wealth[rows] += n_plus * np.log1p(stake * (mean - 1))
-        self.log_wealth[rows] += n_minus * np.log1p(stake * (mean + 1))
-        self.log_wealth[rows] += n_zero * np.log1p(stake * mean)
-        for row, reference in zip(rows, chosen, strict=True):
-            self.references[row].add(int(reference))
+    def pay(self, rows: Integers, everyone: Bools) -> Floats:
+        """Logarithms of what multiplies the wealth of `rows`, given all answers, ``(m + h, items)``."""
+        difference = everyone[rows].astype(np.float64)
+        for reference, weight in zip(self.references[rows].T, self.weights[rows].T, strict=True):
+            difference -= weight[:, None] * everyone[reference]
+        gain = self.stake[rows, None] * (self.bound[rows, None] - difference)
+        factors: Floats = np.log1p(gain).sum(axis=1)
+        return factors
 
 
 class Race:
@@ -173,27 +149,25 @@ class Race:
     Args:
         racing: Settings.
         latency_ms: Of the candidates, shape ``(m,)``.
-        champions: Of earlier batches.
+        champions: Of earlier batches, h of them.
         n_items: Of the split.
     """
 
     def __init__(self, racing: Racing, latency_ms: Floats, champions: Champions, n_items: int) -> None:
-        m = len(latency_ms)
+        m, h = len(latency_ms), len(champions.latency_ms)
+        self._indifference = racing.indifference
         self._champions = champions
         self._n_items = n_items
         self._n_seen = 0
-        latency = np.concatenate([latency_ms, champions.latency_ms])
-        self._eligible = latency[None, :] <= latency_ms[:, None]
-        self._eligible[np.arange(m), np.arange(m)] = False
-        margins = sorted({0.0, racing.indifference})
-        self._gamblers = [_Gambler(margin, m) for margin in margins]
-        self._limit = math.log(m * len(margins) / (1 - racing.confidence)) if m else 0.0
+        self._latency = np.concatenate([latency_ms, champions.latency_ms])
+        self._is_slower = self._latency[None, :] <= latency_ms[:, None]  # or as slow, but not itself
+        self._is_slower[np.arange(m), np.arange(m)] = False
+        self._limit = math.log(m / (1 - racing.confidence)) if m else 0.0
+        self._log_wealth = np.zeros((m, len(_AVERAGED)))
+        self._bets: list[_Bets] = []
         self._alive = np.ones(m, dtype=bool)
-        self._n_right = np.zeros(len(latency))
-        self._both_right = np.zeros((m, len(latency)))
-        self._heirs: dict[int, set[int]] = {}  # references of those who left
-        self._spent_margin: set[int] = set()  # who left by an indifference
-        self._owing: set[int] = set()  # on whom one of those relies
+        self._anchors = np.zeros(m, dtype=bool)
+        self._both_right = np.zeros((m + h, m + h), dtype=np.float32)
 
     @property
     def alive(self) -> Integers:
@@ -208,54 +182,63 @@ class Race:
             correct: Shape ``(len(alive), k)``.
         """
         rows, m = self.alive, len(self._alive)
-        everyone = np.zeros((m + len(self._champions.correct), len(items)), dtype=bool)
+        everyone = np.zeros((len(self._latency), len(items)), dtype=bool)
         everyone[rows] = correct
         everyone[m:] = self._champions.correct[:, items]
-        for gambler in self._gamblers:
-            gambler.settle(rows, everyone)
-        numbers = everyone.astype(np.float32)
-        self._n_right += numbers.sum(axis=1)
-        self._both_right[rows] += numbers[rows] @ numbers.T
+        for kind, bets in enumerate(self._bets):
+            self._log_wealth[rows, kind] += bets.pay(rows, everyone)
+        answers = everyone.astype(np.float32)
+        self._both_right += answers @ answers.T
         self._n_seen += len(items)
-        if self._n_seen < self._n_items and self._alive.any():
-            self._choose()
+        if self._n_seen == self._n_items:
+            return
+        self._drop()
+        if self._alive.any():
+            self._find_anchors()
+            self._bets = [self._bet(n_averaged) for n_averaged in _AVERAGED]
+            for kind, bets in enumerate(self._bets):
+                self._log_wealth[self._alive & (bets.bound > 1), kind] = np.inf
             self._drop()
 
-    def _choose(self) -> None:
-        rows = self.alive
-        present = np.concatenate([self._alive, np.ones(len(self._champions.correct), dtype=bool)])
-        both = self._both_right[rows]
-        plus, minus = self._n_right[rows][:, None] - both, self._n_right[None, :] - both
-        for gambler in self._gamblers:
-            eligible = self._eligible[rows] & present
-            gambler.choose(rows, eligible, plus, minus, self._n_seen, self._n_items)
-
     def _drop(self) -> None:
-        for gambler in self._gamblers:
-            for row in self.alive:
-                if gambler.log_wealth[row] >= self._limit:
-                    self._let_go(int(row), gambler.references[row], by_margin=gambler.margin > 0)
+        """Let those leave against whom enough was won, but for anchors where these have to stay."""
+        wealth = np.logaddexp.reduce(self._log_wealth, axis=1) - math.log(len(_AVERAGED))
+        leaves = wealth >= self._limit
+        self._alive &= ~leaves | self._anchors
 
-    def _let_go(self, row: int, references: Iterable[int], *, by_margin: bool) -> None:
-        """Drop a candidate, unless nobody were left to stand in for it within one indifference."""
-        standing: set[int] = set()
-        passed: set[int] = set()
-        ahead = set(references)
-        while ahead:
-            other = ahead.pop()
-            if other in self._heirs:
-                passed.add(other)
-                ahead |= self._heirs[other] - passed
-            else:
-                standing.add(other)
-        n_margins = by_margin or row in self._owing
-        if row in standing or (n_margins and passed & self._spent_margin):
+    def _find_anchors(self) -> None:
+        """With an indifference, the front by what was seen so far joins those that stay."""
+        if not self._indifference:
             return
-        if by_margin and row in self._owing:
-            return
-        self._alive[row] = False
-        self._heirs[row] = set(references)
-        if by_margin:
-            self._spent_margin.add(row)
-        if n_margins:
-            self._owing |= standing
+        m = len(self._alive)
+        present = np.flatnonzero(np.concatenate([self._alive, np.ones(len(self._latency) - m, dtype=bool)]))
+        costs = np.stack([self._latency, -np.diag(self._both_right)], axis=1)[present]
+        best = present[is_pareto_optimal(costs)]
+        self._anchors[best[best < m]] = True
+
+    def _bet(self, n_averaged: int) -> _Bets:
+        """Bets against every candidate: the references that look best, and what was seen of them."""
+        m, n_seen = len(self._alive), self._n_seen
+        n_right = np.diag(self._both_right).astype(np.float64)
+        allowed = np.ones(len(self._latency), dtype=bool)
+        allowed[:m] = self._alive & (self._anchors if self._indifference else True)
+        score = np.where(self._is_slower & allowed, n_right, -1.0)
+        references = np.argsort(-score, axis=1, kind="stable")[:, :n_averaged]
+        weights = (np.take_along_axis(score, references, axis=1) >= 0).astype(np.float64)
+        n_found = weights.sum(axis=1, keepdims=True)
+        weights /= np.maximum(n_found, 1)
+        # Mean and mean square of the difference, from how often two were right at once.
+        mine, both = n_right[:m], self._both_right
+        theirs = (weights * n_right[references]).sum(axis=1)
+        cross = (weights * np.take_along_axis(both[:m], references, axis=1)).sum(axis=1)
+        pairs = both[references[:, :, None], references[:, None, :]]
+        square = (weights[:, :, None] * weights[:, None, :] * pairs).sum(axis=(1, 2))
+        mean = (mine - theirs) / n_seen
+        variance = (mine - 2 * cross + square) / n_seen - mean**2
+        bound = (self._n_items * self._indifference - (mine - theirs)) / (self._n_items - n_seen)
+        bound[n_found[:, 0] == 0] = -1.0  # nobody to be behind
+        gap = np.maximum(_CAUTION * (bound - mean), 0.0)
+        most = (1 - _RESERVE) / np.maximum(1 - bound, 1e-9)
+        stake = np.minimum(gap / np.maximum(variance + gap**2, 1e-9), most)
+        stake[n_found[:, 0] == 0] = 0.0
+        return _Bets(references, weights, bound, stake)
