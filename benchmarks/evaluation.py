@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.evaluation_lists import LISTS, spaces
+from benchmarks.evaluation_roofline import roofline
 from benchmarks.race_replay import replay
 from benchmarks.record import make_parser, record
 from benchmarks.sst2 import SEARCH_ITEMS, load_searched, operations_latency
@@ -56,7 +57,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=872, help="search items")
     parser.add_argument("--repeats", type=int, default=5, help="parts of the items, at least 1")
     parser.add_argument("--baseline-configs", type=int, default=16, help="subnets of (a) and (b) a list")
-    parser.add_argument("--parts", choices=["all", "timings", "races"], default="all", help="what to run")
+    parser.add_argument(
+        "--parts", choices=["all", "timings", "races", "roofline"], default="all", help="what to run"
+    )
     options = parser.parse_args()
     if options.quick:
         options.repeats, options.baseline_configs = 2, 2
@@ -64,11 +67,13 @@ def main() -> None:
     supernet, task = load_searched(options.data, options.cache, options.items)
     lists = _lists(supernet, quick=options.quick)
     figures: dict[str, Any] = {}
-    if options.parts != "races":
+    if options.parts in ("all", "timings"):
         figures |= _timings(supernet, task, lists, options)
         figures |= _exactness(supernet, task, lists["four_options"]["random"], n=2 if options.quick else 16)
-    if options.parts != "timings":
+    if options.parts in ("all", "races"):
         figures |= _races(options, lists)
+    if options.parts in ("all", "roofline"):
+        figures["roofline"] = roofline(supernet, task, lists)
     record("evaluation", options, figures)
 
 

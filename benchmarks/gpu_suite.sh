@@ -36,6 +36,10 @@ for workload in "1 32" "1 128" "32 128"; do
     --batch-size "$batch" --seq-len "$length" --out "$OUT/latency-$batch-$length.json"
 done
 
+step "512 subnets of $SHAPE shapes on 872 items, in bfloat16"
+"$PYTHON" -m benchmarks.throughput --model "$OUT/checkpoint" --device "$DEVICE" --configs "${CONFIGS:-512}" \
+  --items "${ITEMS:-872}" --out "$OUT/throughput.jsonl"
+
 step "a whole search whose reward is a latency measured on the device"
 rm -rf "$OUT/search"
 "$PYTHON" -m rlnas search --task pydocs --max-train-items "${TRAIN_ITEMS:-4000}" --device "$DEVICE" \
