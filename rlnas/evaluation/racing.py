@@ -55,6 +55,8 @@ MIN_CHUNK_ITEMS = 64
 _RESERVE = 0.1
 # Part of the stake that would be best if what was seen were the truth: those chosen were lucky as well.
 _CAUTION = 0.5
+# A bound of exactly 1 may be above by rounding.
+_ROUNDING = 1e-9
 # Gamblers of each candidate: how many references they average. The wealth is the mean of theirs.
 _AVERAGED = (1, 4)
 
@@ -197,13 +199,13 @@ class Race:
             self._find_anchors()
             self._bets = [self._bet(n_averaged) for n_averaged in _AVERAGED]
             for kind, bets in enumerate(self._bets):
-                self._log_wealth[self._alive & (bets.bound > 1), kind] = np.inf
+                self._log_wealth[self._alive & (bets.bound > 1 + _ROUNDING), kind] = np.inf
             self._drop()
 
     def _drop(self) -> None:
         """Let those leave against whom enough was won, but for anchors where these have to stay."""
         wealth = np.logaddexp.reduce(self._log_wealth, axis=1) - math.log(len(_AVERAGED))
-        leaves = wealth >= self._limit
+        leaves = wealth > self._limit
         self._alive &= ~leaves | self._anchors
 
     def _find_anchors(self) -> None:
