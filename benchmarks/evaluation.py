@@ -5,11 +5,13 @@
     at its best batch size; the extraction itself is not counted;
 (c) rlnas without racing; (d) rlnas with racing.
 
-All on one thread and interleaved. (a) and (b) are timed on 16 subnets of each list, (c) on all of it. In
-every repeat (a) and (c) take another part of the items, so that a whole run sees all of them once; (b)
-takes all items every time, as parts of a sorted list would be padded more. Times are per real token. The
-lists come from `benchmarks.evaluation_lists`. Item shares and final choices of races are replayed, in many
-orders of the items, on answers that were computed once for all items.
+All on one thread, in processor time, and interleaved. (c) is timed on whole lists; (a) and (b) on 16
+subnets of each, a few in every repeat, and scaled: (a) costs the same for all, (b) goes by the operations
+of a subnet. In every repeat (a) and (c) take another part of the items, so that a whole run sees all of
+them once (half of them in lists of thousands); (b) takes all items every time, as parts of a sorted list
+would be padded more. Times are per real token. The lists come from `benchmarks.evaluation_lists`. Item
+shares and final choices of races (d) are replayed, in many orders of the items, on answers that were
+computed once for all items.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.evaluation_lists import LISTS, spaces
-from benchmarks.evaluation_roofline import roofline
+from benchmarks.evaluation_roofline import own_share, roofline
 from benchmarks.race_replay import replay
 from benchmarks.record import make_parser, record
 from benchmarks.sst2 import SEARCH_ITEMS, load_searched, operations_latency
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from rlnas.task import Task
 
 MASKS_BATCH_SIZE = 8
-BATCH_SIZES = (8, 16, 32, 64, 128)
+BATCH_SIZES = (16, 32, 64, 128)
+MANY = 1000
 Lists = dict[str, dict[str, "list[SubnetConfig]"]]
 
 
@@ -62,7 +65,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.quick:
-        options.repeats, options.baseline_configs = 2, 2
+        options.repeats, options.baseline_configs = 1, 2
     torch.set_num_threads(1)
     supernet, task = load_searched(options.data, options.cache, options.items)
     lists = _lists(supernet, quick=options.quick)
@@ -72,7 +75,7 @@ def main() -> None:
         figures |= _exactness(supernet, task, lists["four_options"]["random"], n=2 if options.quick else 16)
     if options.parts in ("all", "races"):
         figures |= _races(options, lists)
-    if options.parts in ("all", "roofline"):
+    if options.parts == "roofline" or (options.parts == "all" and not options.quick):
         figures["roofline"] = roofline(supernet, task, lists)
     record("evaluation", options, figures)
 
@@ -103,32 +106,32 @@ def _timings(supernet: Supernet, task: Task, lists: Lists, options: argparse.Nam
         for space, rows in lists.items()
         for name, configs in rows.items()
     }
-    batch_size = _best_batch_size(supernet, encoded, chosen["four_options", "random"], whole.precision)
+    sample = chosen["four_options", "random"][:4]
+    sizes = BATCH_SIZES[1:2] if options.quick else BATCH_SIZES
+    batch_size = _best_batch_size(supernet, encoded, sample, whole.precision, sizes)
     times: dict[str, dict[str, list[float]]] = {}
     masks: list[float] = []
     for repeat in range(options.repeats):
-        masked, evaluator = _share(supernet, task, options, repeat)
-        evaluator.predict(lists["four_options"]["random"][:2])
+        masked, evaluator, of_half = _shares(supernet, task, options, repeat)
+        for each in (evaluator, of_half):
+            each.predict(lists["four_options"]["random"][:2])
         for (space, name), models in chosen.items():
             row = times.setdefault(f"{space}/{name}", {"masks": [], "extracted": [], "rlnas": []})
-            # Of (a) a part of the subnets suffices: its cost is always that of the full model.
-            by_masks = [
-                _us_per_token(partial(_by_masks, supernet, config, masked), masked)
-                for config in models[repeat :: options.repeats]
-            ]
+            turn = models[repeat :: options.repeats]
+            by_masks = [_us_per_token(partial(_by_masks, supernet, c, masked), masked) for c in turn]
+            extracted = [_extract(supernet, config, whole.precision) for config in turn]
             by_models = [
-                _us_per_token(
-                    partial(predict, _extract(supernet, m, whole.precision), encoded, batch_size), encoded
-                )
-                for m in models
+                _us_per_token(partial(predict, m, encoded, batch_size), encoded) for m in extracted
             ]
+            typical = _mean_share(supernet, lists[space][name]) / _mean_share(supernet, turn)
             configs = lists[space][name]
-            before = evaluator.cost
-            seconds = _seconds(partial(evaluator.predict, configs))
-            own = 1e6 * seconds / (evaluator.cost.n_tokens - before.n_tokens)
+            judge = evaluator if len(configs) < MANY else of_half
+            before = judge.cost.n_tokens
+            seconds = _seconds(partial(judge.predict, configs))
+            own = 1e6 * seconds / (judge.cost.n_tokens - before)
             for key, value in (
                 ("masks", np.mean(by_masks)),
-                ("extracted", np.mean(by_models)),
+                ("extracted", np.mean(by_models) * typical),
                 ("rlnas", own),
             ):
                 row[key].append(float(value))
@@ -137,16 +140,19 @@ def _timings(supernet: Supernet, task: Task, lists: Lists, options: argparse.Nam
     return _ratios(times, masks, batch_size, whole, task)
 
 
-def _share(
+def _shares(
     supernet: Supernet, task: Task, options: argparse.Namespace, repeat: int
-) -> tuple[EncodedSplit, SupernetEvaluator]:
-    """The items of a repeat: for (a) in their own order, for (c) with all lengths; in a quick run fewer."""
-    stride = options.repeats * (16 if options.quick else 1)
+) -> tuple[EncodedSplit, SupernetEvaluator, SupernetEvaluator]:
+    """Items of a repeat: for (a) in their own order, for (c) with all lengths, and half of these."""
+    stride = options.repeats * (64 if options.quick else 1)
     by_length = np.argsort(supernet.encode(task.search).lengths, kind="stable")
     latency = operations_latency(supernet, task)
-    split = task.search.take(np.sort(by_length[repeat::stride]))
     in_order = task.search.take(np.arange(len(task.search))[repeat::stride])
-    return supernet.encode(in_order), SupernetEvaluator(supernet, replace(task, search=split), latency)
+    whole, half = (
+        SupernetEvaluator(supernet, replace(task, search=task.search.take(np.sort(items))), latency)
+        for items in (by_length[repeat::stride], by_length[repeat :: 2 * stride])
+    )
+    return supernet.encode(in_order), whole, half
 
 
 def _ratios(
@@ -180,13 +186,17 @@ def _line(name: str, row: dict[str, list[float]]) -> str:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _us_per_token(call: Callable[[], object], encoded: EncodedSplit) -> float:
     return 1e6 * _seconds(call) / float(encoded.lengths.sum())
+
+
+def _mean_share(supernet: Supernet, configs: Sequence[SubnetConfig]) -> float:
+    return sum(own_share(supernet, config) for config in configs) / len(configs)
 
 
 def _by_masks(supernet: Supernet, config: SubnetConfig, encoded: EncodedSplit) -> None:
@@ -201,13 +211,16 @@ def _extract(supernet: Supernet, config: SubnetConfig, precision: str) -> Any:  
 
 
 def _best_batch_size(
-    supernet: Supernet, encoded: EncodedSplit, configs: Sequence[SubnetConfig], precision: str
+    supernet: Supernet,
+    encoded: EncodedSplit,
+    configs: Sequence[SubnetConfig],
+    precision: str,
+    sizes: Sequence[int],
 ) -> int:
     """The batch size at which extracted models are fastest."""
-    models = [_extract(supernet, config, precision) for config in configs[:4]]
+    models = [_extract(supernet, config, precision) for config in configs]
     seconds = {
-        size: sum(_seconds(partial(predict, model, encoded, size)) for model in models)
-        for size in BATCH_SIZES
+        size: sum(_seconds(partial(predict, model, encoded, size)) for model in models) for size in sizes
     }
     return min(seconds, key=seconds.__getitem__)
 
@@ -236,14 +249,13 @@ def _exactness(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig], 
 
 def _races(options: argparse.Namespace, lists: Lists) -> dict[str, Any]:
     """Item shares and final choices of races on stored answers; the headline is 5,000 items, one point."""
+    cache = options.cache / "answers-random.npz"
+    if options.quick and not cache.is_file():  # it takes half an hour
+        return {"racing_item_share": None, "racing_same_choice": None}
     supernet, task = load_searched(options.data, options.cache, SEARCH_ITEMS)
-    found = {}
-    for name in ("random",) if options.quick else ("random", "ppo75"):
-        configs = lists["four_options"][name]
-        if options.quick and not (options.cache / f"answers-{name}.npz").is_file():
-            return {"racing_item_share": None, "racing_same_choice": None}
-        found[name] = replay(supernet, task, configs, options.cache / f"answers-{name}.npz")
-    headline = found["random"]["5000 items, 0.01"]
+    seeds = range(5 if options.quick else 20)
+    found = replay(supernet, task, lists["four_options"]["random"], cache, seeds)
+    headline = found["5000 items, 0.01"]
     return {
         "racing_item_share": headline["item_share"],
         "racing_same_choice": headline["same_choice"],

@@ -50,7 +50,7 @@ def roofline(
             evaluator = SupernetEvaluator(supernet, small, operations_latency(supernet, small))
             evaluator.predict(configs)
             cost, precision = evaluator.cost, evaluator.precision
-            one_by_one = sum(_own_share(supernet, config) for config in configs) / len(configs)
+            one_by_one = sum(own_share(supernet, config) for config in configs) / len(configs)
             masks_over_ours = cost.masked_flops / cost.flops
             found[f"{space}/{name}"] = {
                 "flops_per_token": cost.flops / cost.n_tokens,
@@ -61,7 +61,7 @@ def roofline(
     return found
 
 
-def _own_share(supernet: Supernet, config: SubnetConfig) -> float:
+def own_share(supernet: Supernet, config: SubnetConfig) -> float:
     """Operations of a subnet by itself over those of the full model, attention pairs left out."""
     shape = supernet.shape
     head_size = shape.hidden_size // shape.num_attention_heads
@@ -82,8 +82,8 @@ def _peaks(supernet: Supernet) -> dict[str, float]:
     best = dict.fromkeys(operands, float("inf"))
     for _ in range(30):
         for name, (states, weights) in operands.items():
-            start = time.perf_counter()
+            start = time.process_time()
             F.linear(states, weights)
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], time.process_time() - start)
     n_operations = 2 * 1024 * shape.hidden_size * shape.intermediate_size
     return {name: n_operations / seconds / 1e9 for name, seconds in best.items()}

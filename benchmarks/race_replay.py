@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     from rlnas.supernet import Supernet
     from rlnas.task import Task
 
-SEEDS = range(20)
 REWARD = LatencyTarget(target_ms=0.5)  # in units of the full model, as `operations_latency` counts
 
 
-def replay(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig], cache: Path) -> dict[str, Any]:
-    """Figures of races at two numbers of items and two indifferences, over 20 orders of the items.
+def replay(
+    supernet: Supernet, task: Task, configs: Sequence[SubnetConfig], cache: Path, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Figures of races at two numbers of items and three indifferences, over many orders of the items.
 
     Args:
         supernet: The shared weights.
         task: Its search items are answered once by every subnet.
         configs: One batch.
         cache: Where the answers are kept.
+        seeds: One race each.
     """
     latency = operations_latency(supernet, task)
     if not cache.is_file():
@@ -43,18 +45,22 @@ def replay(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig], cach
     times = np.array(latency(configs))
     found = {}
     for n_items in (872, len(task.search)):
-        for indifference in (0.0, 0.01):
+        for indifference in (0.0, 0.01, 0.02):
             key = f"{n_items} items, {indifference:g}"
-            found[key] = _races(correct, times, n_items, indifference)
+            found[key] = _races(correct, times, n_items, indifference, seeds)
             print(f"race over {key}: {found[key]}", flush=True)
     return found
 
 
 def _races(
-    correct: npt.NDArray[np.bool_], latency: npt.NDArray[np.float64], n_items: int, indifference: float
+    correct: npt.NDArray[np.bool_],
+    latency: npt.NDArray[np.float64],
+    n_items: int,
+    indifference: float,
+    seeds: Sequence[int],
 ) -> dict[str, float]:
     shares, same, losses = [], [], []
-    for seed in SEEDS:
+    for seed in seeds:
         items = np.random.default_rng(seed).permutation(correct.shape[1])[:n_items]
         answers = correct[:, items]
         stayed, share = _race(answers, latency, Racing(indifference=indifference, seed=seed))

@@ -27,6 +27,8 @@ def make_parser(description: str | None, results: str) -> argparse.ArgumentParse
     parser.add_argument(
         "--out", type=Path, default=Path("runs/benchmarks") / results, help="JSON lines to append to"
     )
+    # Of the code that runs: by the end of a long run the checkout may have moved on.
+    parser.set_defaults(commit=_commit())
     return parser
 
 
@@ -34,11 +36,13 @@ def record(
     benchmark: str, options: argparse.Namespace, figures: dict[str, Any], device: str = "cpu"
 ) -> None:
     """Append one line to ``--out`` and print the figures as one JSON object, the last line of output."""
-    settings = {name: _plain(value) for name, value in vars(options).items() if name != "out"}
+    settings = {
+        name: _plain(value) for name, value in vars(options).items() if name not in ("out", "commit")
+    }
     line = {
         "benchmark": benchmark,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
+        "commit": options.commit,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "device": str(describe_device(device)),
         "settings": settings,
