@@ -90,10 +90,12 @@ class PackedBlocks:
     def logits(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Answers for every item, ``(n_items, num_labels)``."""
         head = self._model.head
-        pooled = [
-            head.pool(hidden[run.tokens].view(run.n_items, run.length, -1), None) for run in layout.runs
-        ]
-        answers: Tensor = head.classify(torch.cat(pooled))
+        if hidden.is_cuda:  # one kernel instead of one for every length
+            pooled = pool_by_ends(hidden, layout.ends, head.pooling)
+        else:
+            runs = (hidden[run.tokens].view(run.n_items, run.length, -1) for run in layout.runs)
+            pooled = torch.cat([head.pool(run, None) for run in runs])
+        answers: Tensor = head.classify(pooled)
         return answers
 
     def inner_flops(self, depth: int, size: int, layout: Layout) -> int:
@@ -111,6 +113,14 @@ class PackedBlocks:
     def outer_flops(self, depth: int, size: int, layout: Layout) -> int:
         """Operations of the outer half."""
         return 2 * self._hidden_size * self.width(depth, size) * layout.n_tokens
+
+
+def pool_by_ends(hidden: Tensor, ends: Tensor, pooling: str) -> Tensor:
+    """One vector per item, ``(n_items, hidden_size)``, given where items begin and end."""
+    if pooling == "cls":
+        return hidden[ends[:-1]]
+    means = torch.segment_reduce(hidden.float(), "mean", offsets=ends.long(), axis=0)
+    return means.to(hidden.dtype)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, head_size: int) -> Tensor:

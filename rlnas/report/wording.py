@@ -156,16 +156,14 @@ def evaluation_sentence(summary: Mapping[str, Any]) -> str:
     if not n_configs:
         return ""
     where = f"{number(spent['n_items'] / n_configs, 0)} items each"
-    same = ""
     if spent.get("racing"):
         where = f"{where} on average ({number(summary.get('n_raced_out'), 0)} were raced out)"
-        same = " for the same items"
     fitting = [entry for entry in _PREFIXES if spent["flops"] >= 10 ** entry[0]]
     power, prefix = fitting[-1] if fitting else _PREFIXES[0]
     flops, masked = (number(spent[key] / 10**power, 1) for key in ("flops", "masked_flops"))
     return (
         f"The search judged {number(n_configs, 0)} subnets on {where}: {flops} {prefix}FLOP, "
-        f"where masks would have taken {masked}{same}."
+        f"where masks would have taken {masked}."
     )
 
 

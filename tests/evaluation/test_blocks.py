@@ -6,7 +6,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from rlnas.evaluation.blocks import PackedBlocks
+from rlnas.evaluation.blocks import PackedBlocks, pool_by_ends
 from rlnas.evaluation.packing import pack_items
 
 
@@ -143,3 +143,16 @@ def test_operations_are_those_of_the_matrix_products(wide, monkeypatch, depth, s
     blocks.outer(depth, hidden, inner)
     assert counted == blocks.flops(depth, size, pack.layout)
     assert blocks.outer_flops(depth, size, pack.layout) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_by_ends_is_pooling_by_runs(supernet, dtype):
+    """The way that a GPU takes."""
+    pack = packs_of(supernet)[0]
+    hidden = hidden_of(pack.layout, tiny.HIDDEN).to(dtype)
+    head = supernet.model.head
+    found = pool_by_ends(hidden, pack.layout.ends, head.pooling)
+    expected = torch.cat([head.pool(item, None) for item in by_item(hidden, pack.layout)])
+    assert found.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    assert tiny.largest_gap(found.float(), expected.float()) < tolerance

@@ -534,3 +534,20 @@ def test_only_accuracy_is_raced(bert, names, metric):
     task = replace(tiny.make_task(names), metric=metric)
     with pytest.raises(ValueError, match=f"needs metric='accuracy', but the task has metric='{metric}'"):
         make_evaluator(bert, task, racing=Racing())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.3)])
+def test_a_gpu_answers_as_the_cpu_does_in_both_traversals(checkpoints, precision, tolerance):
+    """In bfloat16 by the attention that skips padding; its results do not depend on the batch."""
+    on_cpu, on_gpu = (
+        Supernet.from_pretrained(checkpoints["bert"], TASK, device=device) for device in ("cpu", "cuda")
+    )
+    configs = tiny.random_configs(on_cpu, 20)
+    expected = make_evaluator(on_cpu).logits(configs)
+    for group_tokens in (0, 4096):
+        judge = make_evaluator(on_gpu, precision=precision, group_tokens=group_tokens)
+        found = judge.logits(configs)
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+        assert np.array_equal(judge.logits(configs[3:4])[0], found[3])

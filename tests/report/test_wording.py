@@ -146,7 +146,7 @@ def test_the_cost_of_a_race_says_how_many_left_it(summary: dict[str, Any]):
     summary |= {"n_raced_out": 70, "evaluation": {**SPENT, "n_items": 112 * 100, "racing": racing}}
     assert evaluation_sentence(summary) == (
         "The search judged 112 subnets on 100 items each on average (70 were raced out): 3.2 TFLOP, "
-        "where masks would have taken 14.1 for the same items."
+        "where masks would have taken 14.1."
     )
 
 
