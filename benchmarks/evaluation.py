@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from rlnas.task import Task
 
 MASKS_BATCH_SIZE = 8
-BATCH_SIZES = (16, 32, 64, 128)
+BATCH_SIZES = (8, 16, 32, 64, 128)
 MANY = 1000
 Lists = dict[str, dict[str, "list[SubnetConfig]"]]
 
@@ -64,6 +64,8 @@ def main() -> None:
         "--parts", choices=["all", "timings", "races", "roofline"], default="all", help="what to run"
     )
     options = parser.parse_args()
+    if not 1 <= options.repeats <= options.baseline_configs:
+        parser.error("--repeats must be at least 1 and no more than --baseline-configs")
     if options.quick:
         options.repeats, options.baseline_configs = 1, 2
     torch.set_num_threads(1)
@@ -217,8 +219,10 @@ def _best_batch_size(
     precision: str,
     sizes: Sequence[int],
 ) -> int:
-    """The batch size at which extracted models are fastest."""
+    """The batch size at which extracted models are fastest, for all lists that of the random one."""
     models = [_extract(supernet, config, precision) for config in configs]
+    for model in models:
+        predict(model, encoded, max(sizes))  # warm
     seconds = {
         size: sum(_seconds(partial(predict, model, encoded, size)) for model in models) for size in sizes
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +38,11 @@ def replay(
         seeds: One race each.
     """
     latency = operations_latency(supernet, task)
-    if not cache.is_file():
+    key = _key(supernet, task, configs)
+    if not cache.is_file() or str(np.load(cache)["key"]) != key:
         print(f"answering {len(task.search):,} items by {len(configs)} subnets once, kept in {cache.name}")
         predictions = np.stack(SupernetEvaluator(supernet, task, latency).predict(configs))
-        np.savez_compressed(cache, correct=predictions == task.search.labels)
+        np.savez_compressed(cache, correct=predictions == task.search.labels, key=key)
     correct = np.load(cache)["correct"]
     times = np.array(latency(configs))
     found = {}
@@ -50,6 +52,17 @@ def replay(
             found[key] = _races(correct, times, n_items, indifference, seeds)
             print(f"race over {key}: {found[key]}", flush=True)
     return found
+
+
+def _key(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig]) -> str:
+    """Of the weights, the items and the subnets."""
+    digest = hashlib.sha256()
+    for text in (*task.search.texts, *(config.to_json() for config in configs)):
+        digest.update(text.encode())
+    digest.update(np.ascontiguousarray(task.search.labels).tobytes())
+    for parameter in supernet.model.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _races(

@@ -98,14 +98,18 @@ def _time(
     evaluator: SupernetEvaluator, configs: Sequence[SubnetConfig], options: argparse.Namespace
 ) -> dict[str, Any]:
     evaluator.predict(configs[: 4 if options.device == "cpu" else len(configs)])
-    before = evaluator.cost.flops
+    before = evaluator.cost
     seconds = sorted(_seconds(lambda: evaluator.predict(configs)) for _ in range(options.repeats))
-    flops = (evaluator.cost.flops - before) / options.repeats
+    spent, wasted = (
+        (getattr(evaluator.cost, name) - getattr(before, name)) / options.repeats
+        for name in ("flops", "filler_flops")
+    )
     median = seconds[len(seconds) // 2]
     return {
         "seconds": median,
         "seconds_range": [seconds[0], seconds[-1]],
-        "tflops": flops / median / 1e12,
+        "tflops": (spent - wasted) / median / 1e12,  # what only fills up groups is no achievement
+        "filler_share": wasted / spent,
         "traversal": evaluator.traversal,
     }
 

@@ -91,7 +91,7 @@ def test_the_evaluation_table_comes_from_the_last_line_of_results(run, tmp_path)
         "<!-- evaluation table: written by benchmarks/readme_table.py -->\n"
         "<!-- end of evaluation table -->\n"
     )
-    figures = {"n_items": 872}
+    figures = {"n_items": 872, "precision": "bfloat16"}
     for name in ("random", "ppo25", "ppo75", "all"):
         figures[f"us_per_token_{name}"] = {"masks": 500.2, "extracted": 80.0, "rlnas": 40.0}
         figures |= {f"vs_masks_{name}": 12.54, f"vs_extracted_{name}": 2.0}
@@ -100,7 +100,10 @@ def test_the_evaluation_table_comes_from_the_last_line_of_results(run, tmp_path)
     run("readme_table", "--table", "evaluation", "--results", results, "--readme", readme)
     text = readme.read_text()
     assert "| 256 random ones | 500 | 80 | 40 | 12.5 x | 2.0 x |" in text
-    assert "medians of 5 interleaved ratios; 872 search items of sst2, MiniLM, a CPU, commit abc." in text
+    assert (
+        "masks in float32, the others in bfloat16; 872 search items of sst2, MiniLM, a CPU, commit abc."
+        in text
+    )
 
 
 def test_a_readme_without_marks_is_left_alone(run, tmp_path, monkeypatch):

@@ -115,6 +115,17 @@ class PackedBlocks:
         return 2 * self._hidden_size * self.width(depth, size) * layout.n_tokens
 
 
+def _can_skip(query: Tensor, head_size: int) -> bool:
+    """Whether there is a kernel that takes the ends of items: flash attention's own conditions."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and head_size % 8 == 0
+        and head_size <= 256
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
 def pool_by_ends(hidden: Tensor, ends: Tensor, pooling: str) -> Tensor:
     """One vector per item, ``(n_items, hidden_size)``, given where items begin and end."""
     if pooling == "cls":
@@ -125,7 +136,7 @@ def pool_by_ends(hidden: Tensor, ends: Tensor, pooling: str) -> Tensor:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, head_size: int) -> Tensor:
     """Attention of every item to itself, shape ``(n_tokens, heads * head_size)``."""
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    if _can_skip(query, head_size):
         by_head = (layout.n_tokens, -1, head_size)
         context = varlen_attn(
             query.view(by_head),

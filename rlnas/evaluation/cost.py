@@ -17,14 +17,16 @@ class EvaluationCost:
         n_items: Items answered, summed over the subnets.
         n_tokens: Tokens of those items, none of which is padding.
         flops: Operations spent.
-        masked_flops: Operations of the full model on all items for every subnet, which is what
-            scoring by masks takes, its padding not counted.
+        filler_flops: Those among them that only filled up groups of a fixed number of subnets.
+        masked_flops: Operations of the full model on all items for every subnet, raced out or not, which
+            is what scoring by masks takes, its padding not counted.
     """
 
     n_configs: int = 0
     n_items: int = 0
     n_tokens: int = 0
     flops: int = 0
+    filler_flops: int = 0
     masked_flops: int = 0
 
     def __add__(self, other: EvaluationCost) -> EvaluationCost:

@@ -54,7 +54,7 @@ class SupernetEvaluator:
     The weights are copied once, in the number format of the evaluation; later changes to the
     supernet do not show. Subnets are evaluated by slices, on items without padding, and those that
     begin alike share the work of their common beginning. Without racing, a config's result does not
-    depend on its batch, bit for bit.
+    depend on its batch, bit for bit on one machine and number of threads.
 
     Args:
         supernet: The shared weights.
@@ -106,8 +106,10 @@ class SupernetEvaluator:
             )
         if pack_tokens is None:
             pack_tokens = CUDA_PACK_TOKENS if is_cuda else CPU_PACK_TOKENS
-        if pack_tokens < 1:
-            raise ValueError(f"pack_tokens must be at least 1, but got pack_tokens={pack_tokens}")
+        if not isinstance(pack_tokens, int) or pack_tokens < 1:
+            raise ValueError(
+                f"pack_tokens must be an integer of at least 1, but got pack_tokens={pack_tokens}"
+            )
         if group_tokens is not None and group_tokens < 0:
             raise ValueError(f"group_tokens must be at least 0, but got group_tokens={group_tokens}")
         if device.type == "cpu":
@@ -141,15 +143,19 @@ class SupernetEvaluator:
 
     @property
     def padding_share(self) -> float:
-        """Tokens computed that belong to no item, over all tokens computed, in one pass over all items."""
+        """Tokens of the packs that belong to no item, over all: 0, as items are laid end to end.
+
+        What groups of subnets are filled up with is not here but in ``cost.filler_flops``.
+        """
         computed = sum(pack.layout.n_tokens for pack in self._packs)
         return 1.0 - int(self._encoded.lengths.sum()) / computed if computed else 0.0
 
     @property
     def traversal(self) -> str:
         """How subnets that begin alike share their work here, in words."""
-        group = max((self._group(pack) for pack in self._packs), default=1)
-        way = "depth first" if group == 1 else f"breadth first, up to {group} subnets a product"
+        way = "depth first"
+        if self._goes_in_breadth:
+            way = f"breadth first, products of up to {self._group_tokens:,} tokens"
         return f"{way}, packs of up to {self._pack_tokens:,} tokens"
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> list[Metrics]:
@@ -179,8 +185,10 @@ class SupernetEvaluator:
             InvalidSubnetError: If a config does not fit the supernet.
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
-        self._admit(configs)
-        return list(self._predict(configs, self._packs))
+        self._check(configs)
+        predictions = self._predict(configs, self._packs, np.arange(len(self._split)))
+        self._count(configs)
+        return list(predictions)
 
     def logits(self, configs: Sequence[SubnetConfig]) -> npt.NDArray[np.float32]:
         """Answers of each config for all items, shape ``(n_configs, n_items, num_labels)``.
@@ -188,11 +196,13 @@ class SupernetEvaluator:
         Raises:
             InvalidSubnetError: If a config does not fit the supernet.
         """
-        self._admit(configs)
+        self._check(configs)
         shape = (len(configs), len(self._split), self._n_outputs)
-        table = torch.zeros(shape, device=self._model.device)
-        for members, pack, logits in self._answers(configs, self._packs):
-            table[members[:, None], pack.indices] = logits.float()
+        table = torch.empty(shape, device=self._model.device)
+        with torch.inference_mode():
+            for members, pack, logits in self._answers(configs, self._packs):
+                table[members[:, None], pack.indices] = logits.float()
+        self._count(configs)
         answers: npt.NDArray[np.float32] = table.cpu().numpy()
         return answers
 
@@ -200,31 +210,45 @@ class SupernetEvaluator:
         """Bytes that judging these configs takes at most, on the device, beside the weights.
 
         Tokens and predictions of all items; hidden states of as many packs as there are nodes side by
-        side on a way through the tree; temporary values of one block; in a race the pairs of
-        subnets; and what libraries and the allocator keep for themselves.
+        side on a way through the tree, or of a level of it; temporary values of one block; in a race
+        the pairs of subnets and their answers to a chunk; and what libraries and the allocator keep
+        for themselves.
         """
         shape, itemsize = self._supernet.shape, self._model.dtype.itemsize
         paths = [block_sizes(config) for config in configs]
         n_items, n_tokens = len(self._split), int(self._encoded.lengths.sum())
-        longest = max((pack.layout.n_tokens * self._group(pack) for pack in self._packs), default=0)
+        rows = max((pack.layout.n_tokens for pack in self._packs), default=0)
+        level = 0
+        if self._goes_in_breadth:
+            rows, level = max(rows, self._group_tokens), BREADTH_BYTES
         siblings = sum(len(set(sizes)) for sizes in zip(*paths, strict=True))
-        hidden = (siblings + 4) * shape.hidden_size * longest * itemsize
-        if any(self._group(pack) > 1 for pack in self._packs):
-            hidden += BREADTH_BYTES
-        temporary = max(5 * shape.hidden_size, 3 * shape.intermediate_size) * longest * itemsize
-        table = len(configs) * n_items * self._prediction_dtype.itemsize
+        hidden = (siblings + 4) * shape.hidden_size * rows * itemsize
+        temporary = max(5 * shape.hidden_size, 3 * shape.intermediate_size) * rows * itemsize
+        table = 3 * len(configs) * n_items * self._prediction_dtype.itemsize
         tokens = n_tokens * 16 + n_items * 64
-        pairs = 0 if self.racing is None else (len(configs) + len(self._champions)) ** 2
-        return int(hidden + temporary + 3 * table + tokens + 64 * pairs + LIBRARY_BYTES)
+        race = 0
+        if self.racing is not None:
+            n_compared = len(configs) + len(self._champions)
+            n_chunk = len(self.racing.chunks(n_items, 0)[0]) if n_items else 0
+            race = n_compared * (64 * n_compared + 48 * n_chunk + 2 * n_items)
+        return int(hidden + level + temporary + table + tokens + race + LIBRARY_BYTES)
 
-    def _admit(self, configs: Sequence[SubnetConfig]) -> None:
-        """Enter configs that fit into the books, with what masks take: all of the model on all items."""
+    def _check(self, configs: Sequence[SubnetConfig]) -> None:
         for config in configs:
             self._supernet.check(config)
+
+    def _count(self, configs: Sequence[SubnetConfig]) -> None:
+        """Enter judged configs into the books, with what masks take: all of the model on all items."""
         full = list(enumerate(block_sizes(self._supernet.shape.full)))
         flops = sum(self._blocks.flops(depth, size, p.layout) for p in self._packs for depth, size in full)
         n_configs = len(configs)
         self._cost += EvaluationCost(n_configs=n_configs, masked_flops=n_configs * flops)
+
+    @property
+    def _goes_in_breadth(self) -> bool:
+        """Whether any pack is too small by itself; the chunks of a race may be where the split is not."""
+        is_small = self.racing is not None or any(self._group(pack) > 1 for pack in self._packs)
+        return self._group_tokens > 0 and is_small
 
     @property
     def _n_outputs(self) -> int:
@@ -244,12 +268,20 @@ class SupernetEvaluator:
         """Subnets of one matrix product; by the pack alone, so that batches do not matter."""
         return max(1, self._group_tokens // pack.layout.n_tokens)
 
-    def _predict(self, configs: Sequence[SubnetConfig], packs: Sequence[Pack]) -> npt.NDArray[np.generic]:
-        """Predictions for the items of some packs, shape ``(n_configs, n_items)``; 0 for other items."""
-        shape, dtype = (len(configs), len(self._split)), self._prediction_dtype
-        table = torch.zeros(shape, dtype=dtype, device=self._model.device)
-        for members, pack, logits in self._answers(configs, packs):
-            table[members[:, None], pack.indices] = _to_predictions(logits).to(dtype)
+    def _predict(
+        self,
+        configs: Sequence[SubnetConfig],
+        packs: Sequence[Pack],
+        items: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.generic]:
+        """Predictions for the items of the packs, in the order of `items`: ``(n_configs, len(items))``."""
+        device, dtype = self._model.device, self._prediction_dtype
+        column = torch.empty(len(self._split), dtype=torch.int64, device=device)
+        column[torch.from_numpy(items).to(device)] = torch.arange(len(items), device=device)
+        table = torch.empty((len(configs), len(items)), dtype=dtype, device=device)
+        with torch.inference_mode():
+            for members, pack, logits in self._answers(configs, packs):
+                table[members[:, None], column[pack.indices]] = _to_predictions(logits).to(dtype)
         predictions: npt.NDArray[np.generic] = table.cpu().numpy()
         bad = np.isnan(predictions) if self._task.is_regression else predictions == -1
         if bad.any():
@@ -262,26 +294,27 @@ class SupernetEvaluator:
     ) -> Iterator[tuple[Tensor, Pack, Tensor]]:
         """Which configs, which items, and their logits of shape ``(n_items, num_labels)``."""
         paths = [block_sizes(config) for config in configs]
-        with torch.inference_mode():
-            for pack in packs:
-                walk = Walk(self._blocks, pack.layout)
-                embedded = self._blocks.embed(pack)
-                for root in self._trees(paths, pack):
-                    for node, hidden in self._leaves(walk, root, embedded, pack):
-                        members = torch.tensor(node.members, device=hidden.device)
-                        yield members, pack, self._blocks.logits(hidden, pack.layout)
-                self._cost += EvaluationCost(
-                    n_items=len(configs) * len(pack.indices),
-                    n_tokens=len(configs) * pack.layout.n_tokens,
-                    flops=walk.flops,
-                )
+        for pack in packs:
+            walk = Walk(self._blocks, pack.layout)
+            embedded = self._blocks.embed(pack)
+            for root in self._trees(paths, pack):
+                for node, hidden in self._leaves(walk, root, embedded, pack):
+                    members = torch.tensor(node.members, device=hidden.device)
+                    yield members, pack, self._blocks.logits(hidden, pack.layout)
+            self._cost += EvaluationCost(
+                n_items=len(configs) * len(pack.indices),
+                n_tokens=len(configs) * pack.layout.n_tokens,
+                flops=walk.flops,
+                filler_flops=walk.filler_flops,
+            )
 
     def _trees(self, paths: Sequence[Sizes], pack: Pack) -> Iterator[Node]:
         """One tree for all subnets, or several where a level of it would be too large."""
         order, part = sorted(range(len(paths)), key=paths.__getitem__), max(1, len(paths))
         if self._group(pack) > 1:
             hidden = pack.layout.n_tokens * self._supernet.shape.hidden_size * self._model.dtype.itemsize
-            part = max(1, BREADTH_BYTES // (2 * hidden))  # a level, and the one before
+            # A level and the one before, and as much again for what was filled up or is held as a view.
+            part = max(1, BREADTH_BYTES // (4 * hidden))
         for start in range(0, len(order), part):
             yield tree_of(paths, sorted(order[start : start + part]))
 
@@ -290,7 +323,7 @@ class SupernetEvaluator:
         return walk.depth_first(root, hidden) if group == 1 else walk.breadth_first(root, hidden, group)
 
     def _race(self, configs: Sequence[SubnetConfig], racing: Racing) -> list[Metrics]:
-        self._admit(configs)
+        self._check(configs)
         latencies = np.array([float(latency_ms) for latency_ms in self._latency(configs)])
         n_items, labels = len(self._split), self._split.labels
         race = Race(racing, latencies, self._champions.champions, n_items)
@@ -300,7 +333,7 @@ class SupernetEvaluator:
             rows = race.alive
             if not len(rows):  # all lost to champions
                 break
-            predicted = self._predict([configs[row] for row in rows], self._pack(items))[:, items]
+            predicted = self._predict([configs[row] for row in rows], self._pack(items), items)
             correct[np.ix_(rows, items)] = predicted == labels[items]
             n_seen[rows] += len(items)
             race.enter(items, correct[np.ix_(rows, items)])
@@ -309,6 +342,7 @@ class SupernetEvaluator:
             for config, row, n, latency_ms in zip(configs, correct, n_seen, latencies, strict=True)
         ]
         self._champions.note(judged)
+        self._count(configs)
         return judged
 
     def _metrics(

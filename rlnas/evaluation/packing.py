@@ -15,8 +15,6 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
     from torch import Tensor
 
@@ -114,22 +112,30 @@ def pack_items(
     ]
 
 
-def _parts(lengths: npt.NDArray[np.int64], max_tokens: int) -> Iterator[slice]:
-    """Cuts of nearly equal size, none of which holds more than `max_tokens` but for single items.
+def _parts(lengths: npt.NDArray[np.int64], max_tokens: int) -> list[slice]:
+    """As few cuts as can be, none of more than `max_tokens` but for single items, the largest least.
 
-    The n-th cut is as near as it can be to the n-th part of all tokens, so that no small rest is left.
+    So the parts are of nearly equal size, and no small rest is left.
     """
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    middles, n_tokens = ends[:-1] + lengths / 2, int(ends[-1])
-    n_parts = -(-n_tokens // max_tokens)
-    cuts = np.zeros(1, dtype=np.int64)
-    while len(lengths):
-        targets = n_tokens / n_parts * np.arange(1, n_parts)
-        cuts = np.unique([0, *np.searchsorted(middles, targets), len(lengths)])
-        if np.all((np.diff(ends[cuts]) <= max_tokens) | (np.diff(cuts) == 1)):
-            break
-        n_parts += 1
-    return (slice(int(start), int(end)) for start, end in pairwise(cuts))
+    parts = _filled(ends, max_tokens)
+    low, high = 1, max_tokens  # the least that does not need more parts
+    while low < high:
+        middle = (low + high) // 2
+        tried = _filled(ends, middle, most=len(parts))
+        low, high = (middle + 1, high) if len(tried) > len(parts) else (low, middle)
+    return _filled(ends, high)
+
+
+def _filled(ends: npt.NDArray[np.int64], n_tokens: int, most: int | None = None) -> list[slice]:
+    """Parts filled up one after the other; given up when there are more than `most`."""
+    parts: list[slice] = []
+    start = 0
+    while start < len(ends) - 1 and (most is None or len(parts) <= most):
+        stop = int(np.searchsorted(ends, ends[start] + n_tokens, side="right")) - 1
+        parts.append(slice(start, max(stop, start + 1)))
+        start = parts[-1].stop
+    return parts
 
 
 def _pack(

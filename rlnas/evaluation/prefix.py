@@ -76,12 +76,14 @@ class Walk:
 
     Attributes:
         flops: Operations within matrix products so far.
+        filler_flops: Those among them whose results were thrown away.
     """
 
     def __init__(self, blocks: PackedBlocks, layout: Layout) -> None:
         self._blocks = blocks
         self._layout = layout
         self.flops = 0
+        self.filler_flops = 0
 
     def depth_first(self, node: Node, hidden: Tensor) -> Iterator[tuple[Node, Tensor]]:
         """Leaves with their last hidden states, one subnet after the other."""
@@ -145,7 +147,8 @@ class Walk:
         hidden = torch.cat([states for _, states in members] + [members[-1][1]] * lacking)
         inner = self._blocks.inner(depth, hidden, size, grouped)
         following = self._blocks.outer(depth, hidden, inner)
-        self.flops += self._blocks.inner_flops(depth, size, grouped)
-        self.flops += self._blocks.outer_flops(depth, size, grouped)
+        flops = self._blocks.flops(depth, size, grouped)
+        self.flops += flops
+        self.filler_flops += flops * lacking // n_copies
         parts = torch.split(following, self._layout.n_tokens)
         return zip((node for node, _ in members), parts, strict=False)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 N_CHUNKS = 40
 MIN_CHUNK_ITEMS = 64
+_STREAM = 0x72616365
 # Part of his wealth that a gambler keeps whatever the next item brings.
 _RESERVE = 0.1
 # Part of the stake that would be best if what was seen were the truth: those chosen were lucky as well.
@@ -89,8 +90,10 @@ class Racing:
                 "indifference is a fraction of accuracy, at least 0 and less than 1 (0.01 is one point), "
                 f"but got indifference={self.indifference}"
             )
-        if self.chunk_items is not None and self.chunk_items < 1:
-            raise ValueError(f"chunk_items must be at least 1, but got chunk_items={self.chunk_items}")
+        for name, least in (("chunk_items", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be an integer of at least {least}, but got {name}={value}")
 
     def chunks(self, n_items: int, number: int) -> list[Integers]:
         """All items in an order of chance, cut into chunks.
@@ -101,7 +104,8 @@ class Racing:
                 because others did well on the first items of an old order are no match for chance.
         """
         size = self.chunk_items or max(MIN_CHUNK_ITEMS, math.ceil(n_items / N_CHUNKS))
-        order = np.random.default_rng([self.seed, number]).permutation(n_items)
+        # A stream of its own: not that of a controller or a training with the same seed.
+        order = np.random.default_rng([self.seed, number, _STREAM]).permutation(n_items)
         return [order[start : start + size] for start in range(0, n_items, size)]
 
 

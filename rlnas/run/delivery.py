@@ -191,14 +191,14 @@ def _front(
     optimal = is_pareto_optimal(costs)
     front = [entry for entry, is_optimal in zip(measured, optimal, strict=True) if is_optimal]
     front.sort(key=lambda entry: entry.timing.median_ms)
-    predictions = evaluator.predict([entry.trial.config for entry in front])
     search = inputs.task.search
+    intervals = _intervals(front, evaluator, inputs)
     return [
         {
             "trial": entry.trial.number,
             "config": entry.trial.config.to_dict(),
             "accuracy": entry.trial.metrics.accuracy,
-            "accuracy_ci": list(score_interval(inputs.task.metric, search.labels, predicted)),
+            "accuracy_ci": list(interval),
             "n_items": entry.trial.metrics.n_items,
             "split": search.name,
             "latency_ms": entry.timing.median_ms,
@@ -208,8 +208,20 @@ def _front(
             "n_params": entry.trial.metrics.n_params,
             "reward": entry.trial.reward,
         }
-        for entry, predicted in zip(front, predictions, strict=True)
+        for entry, interval in zip(front, intervals, strict=True)
     ]
+
+
+def _intervals(
+    front: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
+) -> list[tuple[float, float]]:
+    """Of the accuracies on the search split: as the search found them, else by a bootstrap now."""
+    known = [entry.trial.metrics.accuracy_ci for entry in front]
+    if all(interval is not None for interval in known):
+        return [interval for interval in known if interval is not None]
+    predictions = evaluator.predict([entry.trial.config for entry in front])
+    labels = inputs.task.search.labels
+    return [score_interval(inputs.task.metric, labels, predicted) for predicted in predictions]
 
 
 def _display_name(model: str) -> str:

@@ -210,7 +210,8 @@ def test_the_subnet_whose_logits_are_not_finite_is_named(checkpoints, value, kin
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pack_tokens": 0}, "pack_tokens must be at least 1, but got pack_tokens=0"),
+        ({"pack_tokens": 0}, "pack_tokens must be an integer of at least 1, but got pack_tokens=0"),
+        ({"pack_tokens": 2.5}, "but got pack_tokens=2.5"),
         ({"group_tokens": -1}, "group_tokens must be at least 0, but got group_tokens=-1"),
     ],
 )
@@ -302,7 +303,12 @@ def test_the_traversal_says_which_way_and_how_much_at_once(bert):
     n_tokens = int(bert.encode(TASK.search).lengths.sum())
     assert make_evaluator(bert).traversal == "depth first, packs of up to 1,024 tokens"
     grouped = make_evaluator(bert, group_tokens=3 * n_tokens, pack_tokens=20_000)
-    assert grouped.traversal == "breadth first, up to 3 subnets a product, packs of up to 20,000 tokens"
+    raced = make_evaluator(bert, racing=Racing(), group_tokens=600)
+    assert raced.traversal.startswith("breadth first")  # its chunks are small, whatever the split is
+    assert (
+        grouped.traversal
+        == f"breadth first, products of up to {3 * n_tokens:,} tokens, packs of up to 20,000 tokens"
+    )
 
 
 def test_large_batches_are_parted_and_answer_alike(bert, monkeypatch):

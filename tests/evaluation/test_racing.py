@@ -193,7 +193,7 @@ def test_the_confidence_is_that_of_the_whole_batch(shares):
     if shares:
         assert n_wrong <= stats.binom.ppf(0.999, n_races, 0.1)
     else:
-        assert n_wrong > 0.3 * n_races
+        assert n_wrong > 0.2 * n_races
 
 
 # Who stands in for whom
@@ -436,8 +436,7 @@ def test_large_gaps_need_well_under_half_of_the_items(indifference):
     assert n_seen.sum() < 0.35 * correct.size
 
 
-@pytest.mark.parametrize("indifference", [0.0, 0.01])
-def test_averages_of_references_save_items(monkeypatch, indifference):
+def test_averages_of_references_save_items(monkeypatch):
     """Many of about the same skill, each with noise of its own, which averages have less of."""
     rng, n_seen = np.random.default_rng(0), {}
     n_items, m = 4000, 16
@@ -447,7 +446,7 @@ def test_averages_of_references_save_items(monkeypatch, indifference):
     for averaged in ((1,), (1, 4)):
         monkeypatch.setattr(module, "_AVERAGED", averaged)
         n_seen[averaged] = sum(
-            run_race(Racing(indifference=indifference), np.ones(m), correct, number=number)[1].sum()
+            run_race(Racing(indifference=0.01), np.ones(m), correct, number=number)[1].sum()
             for number in range(5)
         )
     assert n_seen[1, 4] < n_seen[1,]
@@ -516,7 +515,9 @@ def test_every_race_has_an_order_of_its_own_and_keeps_it():
         ({"indifference": -0.01}, r"at least 0 and less than 1 .* got indifference=-0\.01"),
         ({"indifference": 1.0}, r"got indifference=1\.0"),
         ({"indifference": float("nan")}, "got indifference=nan"),
-        ({"chunk_items": 0}, "chunk_items must be at least 1, but got chunk_items=0"),
+        ({"chunk_items": 0}, "chunk_items must be an integer of at least 1, but got chunk_items=0"),
+        ({"chunk_items": 2.5}, "but got chunk_items=2.5"),
+        ({"seed": -1}, "seed must be an integer of at least 0, but got seed=-1"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
