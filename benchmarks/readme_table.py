@@ -57,8 +57,8 @@ def evaluation_table(line: dict[str, Any]) -> str:
         rows.append(f"| {words} | {' | '.join(cells)} |")
     note = (
         f"\nMicroseconds of one thread per subnet and token, and medians of {line['settings']['repeats']} "
-        f"interleaved ratios; masks in float32, the others in {figures['precision']}; {figures['n_items']} search "
-        f"items of sst2, MiniLM, {line['device']}, commit "
+        f"interleaved ratios; masks in float32, the others in {figures['precision']}; "
+        f"{figures['n_items']} search items of sst2, MiniLM, {line['device']}, commit "
         f"{line['commit']}."
     )
     return "\n".join([*rows, note])
