@@ -30,8 +30,8 @@ def main() -> None:
     if options.table == "demo":
         block = f"```\n{format_table(read_summary(options.run))}\n```"
     else:
-        lines = options.results.read_text(encoding="utf-8").splitlines()
-        block = evaluation_table(json.loads(lines[-1]))
+        lines = map(json.loads, options.results.read_text(encoding="utf-8").splitlines())
+        block = evaluation_table([line for line in lines if "us_per_token_all" in line["figures"]][-1])
     start = f"<!-- {options.table} table: written by benchmarks/readme_table.py -->"
     end = f"<!-- end of {options.table} table -->"
     text = options.readme.read_text(encoding="utf-8")

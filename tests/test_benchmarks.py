@@ -85,7 +85,7 @@ def test_the_readme_table_comes_from_a_run(run, tmp_path, monkeypatch):
     assert text.endswith("after\n")
 
 
-def test_the_evaluation_table_comes_from_the_last_line_of_results(run, tmp_path):
+def test_the_evaluation_table_comes_from_the_last_line_with_timings(run, tmp_path):
     readme, results = tmp_path / "README.md", tmp_path / "lines.jsonl"
     readme.write_text(
         "<!-- evaluation table: written by benchmarks/readme_table.py -->\n"
@@ -96,7 +96,8 @@ def test_the_evaluation_table_comes_from_the_last_line_of_results(run, tmp_path)
         figures[f"us_per_token_{name}"] = {"masks": 500.2, "extracted": 80.0, "rlnas": 40.0}
         figures |= {f"vs_masks_{name}": 12.54, f"vs_extracted_{name}": 2.0}
     line = {"figures": figures, "settings": {"repeats": 5}, "device": "a CPU", "commit": "abc"}
-    results.write_text("{}\n" + json.dumps(line) + "\n")
+    races_alone = {"figures": {"racing_item_share": 0.4}}
+    results.write_text(f"{json.dumps(line)}\n{json.dumps(races_alone)}\n")
     run("readme_table", "--table", "evaluation", "--results", results, "--readme", readme)
     text = readme.read_text()
     assert "| 256 random ones | 500 | 80 | 40 | 12.5 x | 2.0 x |" in text
