@@ -67,11 +67,16 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, marked ``-dirty`` where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    folder = Path(__file__).parent
+    """The commit of the checkout, marked ``-dirty`` where files differ from it, but for these results."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return f"{commit}-dirty" if commit and changes else commit
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).parents[1]
     try:
-        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # no git on this machine
         return None
     return answer.stdout.strip() or None
