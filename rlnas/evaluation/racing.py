@@ -242,9 +242,8 @@ class Race:
         mean = (mine - theirs) / n_seen
         variance = (mine - 2 * cross + square) / n_seen - mean**2
         bound = (self._n_items * self._indifference - (mine - theirs)) / (self._n_items - n_seen)
-        bound[n_found[:, 0] == 0] = -1.0  # nobody to be behind
+        bound[n_found[:, 0] == 0] = -1.0  # nobody to be behind, and so no stake below
         gap = np.maximum(_CAUTION * (bound - mean), 0.0)
         most = (1 - _RESERVE) / np.maximum(1 - bound, 1e-9)
         stake = np.minimum(gap / np.maximum(variance + gap**2, 1e-9), most)
-        stake[n_found[:, 0] == 0] = 0.0
         return _Bets(references, weights, bound, stake)
