@@ -194,6 +194,8 @@ class _OnCpu(TorchFunctionMode):
     ) -> object:
         if func in (torch.Tensor.cuda, torch.Tensor.pin_memory):
             return args[0]
+        if func is torch.device:  # a name is no request yet
+            return func(*args, **(kwargs or {}))
         kwargs = {name: _on_cpu(value) for name, value in (kwargs or {}).items()}
         return func(*map(_on_cpu, args), **kwargs)
 
@@ -230,7 +232,9 @@ def _replacements() -> list[tuple[object, str, object]]:
         "Stream": FakeStream,
         "CUDAGraph": FakeGraph,
         "graph": FakeCapture,
-        **dict.fromkeys(("synchronize", "empty_cache", "set_device", "reset_peak_memory_stats"), _nothing),
+        "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),  # nothing is drawn there
+        **dict.fromkeys(("set_rng_state", "set_device", "synchronize", "empty_cache"), _nothing),
+        "reset_peak_memory_stats": _nothing,
         **dict.fromkeys(("memory_allocated", "max_memory_allocated"), lambda device=None: 0),
     }
     return [(torch.cuda, name, value) for name, value in cuda.items()]

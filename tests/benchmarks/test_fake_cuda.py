@@ -86,6 +86,18 @@ def test_what_goes_to_the_gpu_stays_on_the_cpu(gpu, device):
     assert {tensor.device.type for tensor in made} == {"cpu"}
 
 
+def test_the_name_of_a_device_keeps_its_kind(gpu):
+    assert torch.device("cuda").type == "cuda"
+
+
+def test_random_states_can_be_forked(gpu):
+    before = torch.get_rng_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        torch.randn(3, device="cuda")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_another_gpu_is_not_there(gpu):
     with pytest.raises((RuntimeError, AssertionError)):
         torch.zeros(2, device="cuda:1")
