@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from rlnas.calibration import calibrate
 from rlnas.errors import DeviceError
 from rlnas.latency import CudaClock, describe_device, resolve_device
 from rlnas.runtime import GraphMemory, prepare
+from rlnas.space import UniformSpace
+from rlnas.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,3 +182,12 @@ def test_a_command_must_be_given_first(fake, arguments, capsys):
         fake.main(arguments)
     assert exit_.value.code == 2
     assert "-m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
+def test_a_calibration_of_the_fake_bears_its_name(gpu, bert, mode):
+    bert.model.to("cuda")
+    space = UniformSpace.for_model(bert.shape)
+    table = calibrate(bert, space, Workload(batch_size=2, seq_len=8, mode=mode), "cuda")
+    assert (table.device.kind, table.device.name) == ("cuda", "fake GPU (CPU)")
+    assert table([space.largest()])[0] > 0
