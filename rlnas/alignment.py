@@ -9,7 +9,8 @@ import numpy as np
 
 from rlnas.latency.clock import clock_for
 from rlnas.latency.device import resolve_device, timing_conditions
-from rlnas.latency.stopwatch import level_rounds, measure
+from rlnas.latency.stopwatch import measure
+from rlnas.latency.timing import level_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +109,7 @@ def probe_alignment(
     if not tolerance >= 0:  # in this form a NaN is refused too
         raise ValueError(f"tolerance must be at least 0, but got tolerance={tolerance}")
     base, offsets = _offsets(model.shape.intermediate_size)
-    calls = [model.block_call("ffn", base + offset) for offset in offsets]
+    calls = [model.block_calls("ffn", base + offset) for offset in offsets]
     with timing_conditions():
         timings = measure(
             calls,

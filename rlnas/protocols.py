@@ -192,18 +192,26 @@ BlockKind = Literal["attention", "ffn"]
 
 
 class Timeable(Protocol):
-    """A model whose blocks and subnets can be run one by one, for a stopwatch.
+    """A model whose blocks and subnets can be run, for a stopwatch.
 
-    The calls do the work of one request of the workload and do not wait for the device:
-    the clock does.
+    Each call does the work of one request and does not wait for the device: the clock does. There
+    is one call for each request of the workload.
     """
 
     @property
     def shape(self) -> ModelShape:
         """Sizes of the full model."""
 
-    def block_call(self, kind: BlockKind, size: int, /) -> Callable[[], object]:
-        """Runs one block alone; `size` is its heads (attention) or its units (ffn), at least 1."""
+    @property
+    def stack_size(self) -> int:
+        """Blocks that a call of `block_calls` runs, at least 1."""
 
-    def model_call(self, config: SubnetConfig, /) -> Callable[[], object]:
+    def block_calls(self, kind: BlockKind, size: int, /) -> Sequence[Callable[[], object]]:
+        """Runs `stack_size` blocks, one after another, each with weights of its own.
+
+        As many as a model has, or nearly: then they are fetched from where a model's weights are.
+        `size` is the heads (attention) or the units (ffn) of each, at least 1.
+        """
+
+    def model_calls(self, config: SubnetConfig, /) -> Sequence[Callable[[], object]]:
         """Runs the whole stand-alone subnet, embeddings and head included."""

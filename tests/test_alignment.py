@@ -32,12 +32,12 @@ class Staircase:
     shape: ModelShape = MINILM
     asked: list[int] = field(default_factory=list)
 
-    def block_call(self, kind, size):
+    def block_calls(self, kind, size):
         assert kind == "ffn"
         self.asked.append(size)
         return self.clock.call(self.launch_ms + 0.01 * self.step * math.ceil(size / self.step))
 
-    def model_call(self, config):
+    def model_calls(self, config):
         raise NotImplementedError("the probe times no whole models")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlnas.workload import DTYPES, MODES, Workload
+from rlnas.workload import DTYPES, MAX_REQUESTS, MODES, STATISTICS, Workload, parse_lengths, thin
 
 
 @given(
@@ -16,6 +16,8 @@ from rlnas.workload import DTYPES, MODES, Workload
         seq_len=st.integers(2, 512),
         dtype=st.sampled_from(DTYPES),
         mode=st.sampled_from(MODES),
+        statistic=st.sampled_from(STATISTICS),
+        lengths=st.lists(st.just(2)).map(tuple),
     )
 )
 def test_json_gives_the_same_workload_back(workload):
@@ -24,6 +26,8 @@ def test_json_gives_the_same_workload_back(workload):
 
 def test_a_workload_reads_like_a_sentence():
     assert str(Workload(4, 32, "bfloat16")) == "batch 4 x 32 tokens, bfloat16, eager"
+    mix = Workload(1, 64, mode="compiled", statistic="p99", lengths=(64, 8, 16))
+    assert str(mix) == "batch 1 x 8 to 64 (median 16) tokens, float32, compiled, p99"
 
 
 @pytest.mark.parametrize(
@@ -32,9 +36,60 @@ def test_a_workload_reads_like_a_sentence():
         ("batch_size", 0, "batch_size must be at least 1, but got batch_size=0"),
         ("seq_len", 1, "seq_len must be at least 2, but got seq_len=1"),
         ("dtype", "int3", "dtype must be one of float32, bfloat16, float16, but got dtype='int3'"),
-        ("mode", "magic", "mode must be one of eager, but got mode='magic'"),
+        (
+            "mode",
+            "magic",
+            "mode must be one of eager, compiled, cuda_graph, onnxruntime, but got mode='magic'",
+        ),
+        ("statistic", "mean", "statistic must be one of median, p99, but got statistic='mean'"),
+        ("lengths", (8, 129), r"lengths must be in \[2, seq_len=128\], but got 129; raise seq_len"),
+        ("lengths", (1,), r"lengths must be in \[2, seq_len=128\], but got 1"),
     ],
 )
 def test_a_field_out_of_range_is_named(field, value, message):
     with pytest.raises(ValueError, match=message):
         Workload(**{field: value})
+
+
+def test_texts_of_one_length_are_one_request_without_padding():
+    assert Workload(3, 16).requests == ((16, 16, 16),)
+
+
+def test_single_texts_are_one_request_for_each_length():
+    assert Workload(1, 64, lengths=(64, 8, 8)).requests == ((8,), (8,), (64,))
+
+
+@given(lengths=st.lists(st.integers(2, 128), min_size=1, max_size=99), batch_size=st.integers(1, 33))
+def test_requests_stand_for_the_lengths(lengths, batch_size):
+    workload = Workload(batch_size, 128, lengths=tuple(lengths))
+    requests = workload.requests
+    assert requests == workload.requests
+    assert 1 <= len(requests) <= MAX_REQUESTS
+    assert {len(request) for request in requests} == {batch_size}
+    texts = [length for request in requests for length in request]
+    assert set(texts) <= set(lengths)
+    # Each text stands for an equal part of the distribution, so that its ranks agree.
+    assert sorted(texts) == list(thin(lengths, len(texts)))
+    assert all(request == tuple(sorted(request, reverse=True)) for request in requests)
+
+
+def test_lengths_are_thinned_evenly():
+    assert thin(range(100), 4) == (12, 37, 62, 87)
+    assert thin([7], 3) == (7, 7, 7)
+
+
+@pytest.mark.parametrize(("lengths", "n"), [([], 1), ([3], 0)])
+def test_nothing_cannot_be_thinned(lengths, n):
+    with pytest.raises(ValueError, match=f"got {len(lengths)} lengths and n={n}"):
+        thin(lengths, n)
+
+
+def test_lengths_are_read_as_people_write_them():
+    assert parse_lengths("16,32, 128") == (16, 32, 128)
+    assert parse_lengths("16:3,128:1") == (16, 16, 16, 128)
+
+
+@pytest.mark.parametrize("text", ["", "16,", "16:0", "16:", "16:x", "a", "16;32", "3.5"])
+def test_other_lengths_are_refused(text):
+    with pytest.raises(ValueError, match=f"16,32,128 or with shares as 16:3,128:1, but got '{text}'"):
+        parse_lengths(text)

@@ -1,18 +1,12 @@
 """Measured latency: a stopwatch, and a table that predicts from what it measured."""
 
 from rlnas.latency.clock import Clock, CpuClock, CudaClock, FakeClock, clock_for
-from rlnas.latency.correction import Correction, HeldOutError
+from rlnas.latency.correction import Correction
 from rlnas.latency.device import DeviceInfo, describe_device, resolve_device, timing_conditions
-from rlnas.latency.stopwatch import (
-    Comparison,
-    Timing,
-    compare,
-    compare_timings,
-    level_rounds,
-    measure,
-    noise_note,
-)
+from rlnas.latency.stopwatch import compare, measure, sample_ms
 from rlnas.latency.table import BlockTiming, LatencyTable, ModelTiming
+from rlnas.latency.timing import Comparison, Timing, compare_timings, level_rounds, noise_note
+from rlnas.latency.validation import HeldOutError, PredictionError
 
 __all__ = [
     "BlockTiming",
@@ -26,6 +20,7 @@ __all__ = [
     "HeldOutError",
     "LatencyTable",
     "ModelTiming",
+    "PredictionError",
     "Timing",
     "clock_for",
     "compare",
@@ -35,5 +30,6 @@ __all__ = [
     "measure",
     "noise_note",
     "resolve_device",
+    "sample_ms",
     "timing_conditions",
 ]

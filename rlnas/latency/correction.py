@@ -1,8 +1,7 @@
-"""From the sum of block times to the time of a whole model, and how wrong that is.
+"""From the sum of block times to the time of a whole model.
 
-Blocks timed alone add up to less than a model takes: their weights stay in the cache, and
-nothing stands between them. A few end-to-end timings correct the sum. Several forms are
-tried; cross-validation says which one holds for models that were not timed.
+Blocks timed apart from a model do not quite add up to it. A few end-to-end timings correct the
+sum. Several forms are tried; cross-validation says which one holds for models that were not timed.
 
 All fits minimise *relative* squared errors, so that a small model counts as much as a
 large one.
@@ -11,14 +10,16 @@ large one.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlnas.latency.validation import leave_one_out
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from rlnas.workload import Workload
 
     FloatArray = npt.NDArray[np.float64]
-    Fit = Callable[[FloatArray, FloatArray], Callable[[FloatArray], FloatArray]]
 
 FORMS = ("none", "scale", "scale_offset", "per_kind")
 """Forms of the correction, from the simplest to the richest."""
@@ -87,45 +87,6 @@ class Correction:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutError:
-    """Relative errors on models that a prediction was not fitted on (leave-one-out).
-
-    Attributes:
-        n_held_out: Models predicted, each from a fit on the others.
-        mape: Mean absolute relative error, a fraction.
-        p95: 95 % quantile of the absolute relative errors.
-        worst: The largest of them.
-        noise: Typical relative spread of the timings themselves: no prediction can be
-            shown to be much better than this.
-        controls: `mape` of simpler predictions fitted on the same timings: ``blocks``
-            counts attention and FFN blocks, ``flops`` counts operations.
-    """
-
-    n_held_out: int
-    mape: float
-    p95: float
-    worst: float
-    noise: float
-    controls: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "controls", dict(self.controls))
-
-    def __str__(self) -> str:
-        text = (
-            f"held-out error {self.mape:.1%} (p95 {self.p95:.1%}, {self.n_held_out} models, "
-            f"repeat noise {self.noise:.1%})"
-        )
-        if self.controls:
-            text += "; controls: " + ", ".join(f"{k} {v:.1%}" for k, v in sorted(self.controls.items()))
-        return text
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
 def fit_correction(parts: FloatArray, measured_ms: FloatArray) -> Correction:
     """The correction that predicts held-out models best.
 
@@ -141,61 +102,51 @@ def fit_correction(parts: FloatArray, measured_ms: FloatArray) -> Correction:
         correction = _fit_form(form, parts, measured_ms)
         if correction is None:
             continue
-        errors = _leave_one_out(partial(_fit_form_or_none, form), parts, measured_ms)
-        error = float(errors.mean())
+        predicted = leave_one_out(partial(_fit_form_or_none, form), parts, measured_ms)
+        error = float(np.abs(predicted / measured_ms - 1).mean())
         if error < 0.95 * least - 1e-9:
             best, least = correction, error
     return best
 
 
-def held_out_error(
-    parts: FloatArray, measured_ms: FloatArray, noise: float, controls: Mapping[str, FloatArray]
-) -> HeldOutError:
-    """How well `fit_correction` predicts a model that it has not seen.
-
-    The form is chosen anew for each held-out model, so that the choice is judged too.
+def fit_line(features: FloatArray, measured_ms: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """The straight line (or plane) that the controls of `rlnas.latency.validation` predict with.
 
     Args:
-        parts: Shape ``(n, 3)``, see `fit_correction`; n at least 1.
+        features: Shape ``(n, k)``.
         measured_ms: Shape ``(n,)``.
-        noise: Typical relative spread of `measured_ms`.
-        controls: By name, one number per model, shape ``(n,)``; each is fitted as
-            a straight line. Left out where there are fewer than 4 models.
     """
-    errors = _leave_one_out(fit_correction, parts, measured_ms)
-    by_control = {
-        name: float(_leave_one_out(_fit_line, values[:, None], measured_ms).mean())
-        for name, values in controls.items()
-        if len(measured_ms) >= 4
-    }
-    return HeldOutError(
-        n_held_out=len(errors),
-        mape=float(errors.mean()),
-        p95=float(np.quantile(errors, 0.95)),
-        worst=float(errors.max()),
-        noise=noise,
-        controls=by_control,
+    columns = np.column_stack([np.ones(len(features)), features])
+    weights = _relative_least_squares(columns, measured_ms)
+    return lambda rows: np.column_stack([np.ones(len(rows)), rows]) @ weights
+
+
+def count_blocks(config: SubnetConfig) -> tuple[int, int]:
+    """Attention blocks and FFN blocks that are kept."""
+    return (
+        sum(layer.num_attention_heads > 0 for layer in config.layers),
+        sum(layer.intermediate_size > 0 for layer in config.layers),
     )
 
 
-def count_blocks(config: SubnetConfig) -> int:
-    """Attention and FFN blocks that are kept."""
-    return sum((layer.num_attention_heads > 0) + (layer.intermediate_size > 0) for layer in config.layers)
-
-
-def count_flops(config: SubnetConfig, shape: ModelShape, workload: Workload) -> int:
+def count_flops(config: SubnetConfig, shape: ModelShape, workload: Workload) -> float:
     """Floating-point operations of the kept blocks' matrix products, two per multiply-add.
 
-    Embeddings and head are left out: they are alike in all subnets.
+    Embeddings and head are left out: they are alike in all subnets. Padding counts, as it is
+    computed; of a mix of requests it is the mean.
     """
     head_size = shape.hidden_size // shape.num_attention_heads
-    total = 0
-    for layer in config.layers:
-        width = layer.num_attention_heads * head_size
-        total += 4 * 2 * shape.hidden_size * width  # queries, keys, values and output
-        total += 2 * 2 * workload.seq_len * width  # scores and their product with the values
-        total += 2 * 2 * shape.hidden_size * layer.intermediate_size
-    return total * workload.seq_len * workload.batch_size
+    totals = []
+    for lengths in workload.requests:
+        tokens = max(lengths)
+        total = 0
+        for layer in config.layers:
+            width = layer.num_attention_heads * head_size
+            total += 4 * 2 * shape.hidden_size * width  # queries, keys, values and output
+            total += 2 * 2 * tokens * width  # scores and their product with the values
+            total += 2 * 2 * shape.hidden_size * layer.intermediate_size
+        totals.append(total * tokens * len(lengths))
+    return sum(totals) / len(totals)
 
 
 def _fit_form(form: str, parts: FloatArray, measured_ms: FloatArray) -> Correction | None:
@@ -228,12 +179,6 @@ def _fit_form_or_none(form: str, parts: FloatArray, measured_ms: FloatArray) -> 
     return _fit_form(form, parts, measured_ms) or Correction()
 
 
-def _fit_line(features: FloatArray, measured_ms: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    columns = np.column_stack([np.ones(len(features)), features])
-    weights = _relative_least_squares(columns, measured_ms)
-    return lambda rows: np.column_stack([np.ones(len(rows)), rows]) @ weights
-
-
 def _relative_least_squares(columns: FloatArray, measured_ms: FloatArray) -> FloatArray:
     # Columns are brought to one size first: operations run to 1e9, the constant is 1.
     sizes = np.abs(columns).max(axis=0)
@@ -241,13 +186,3 @@ def _relative_least_squares(columns: FloatArray, measured_ms: FloatArray) -> Flo
     weighted = columns / sizes / measured_ms[:, None]
     solution: FloatArray = np.linalg.lstsq(weighted, np.ones(len(measured_ms)), rcond=None)[0] / sizes
     return solution
-
-
-def _leave_one_out(fit: Fit, features: FloatArray, measured_ms: FloatArray) -> FloatArray:
-    """Absolute relative error of each model, predicted from a fit on the others."""
-    errors = np.empty(len(measured_ms))
-    for i in range(len(measured_ms)):
-        others = np.arange(len(measured_ms)) != i
-        predict = fit(features[others], measured_ms[others])
-        errors[i] = abs(predict(features[i : i + 1])[0] / measured_ms[i] - 1)
-    return errors

@@ -117,7 +117,7 @@ def describe_device(device: str, *, threads: int = TIMED_THREADS) -> DeviceInfo:
 
 @contextmanager
 def timing_conditions(threads: int = TIMED_THREADS) -> Iterator[None]:
-    """Few threads and no gradients while timing; the number of threads is restored afterwards.
+    """Few threads while building and timing; their number is restored afterwards.
 
     Args:
         threads: Torch threads within the context, at least 1.
@@ -132,8 +132,7 @@ def timing_conditions(threads: int = TIMED_THREADS) -> Iterator[None]:
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_num_threads(threads_before)
 

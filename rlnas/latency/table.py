@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlnas.errors import LatencyLookupError, LatencyTableError, RunFolderError
-from rlnas.latency.correction import Correction, HeldOutError
+from rlnas.latency.correction import Correction
 from rlnas.latency.device import DeviceInfo
-from rlnas.latency.stopwatch import Timing
+from rlnas.latency.timing import Timing
+from rlnas.latency.validation import HeldOutError
 from rlnas.space import ModelShape, SubnetConfig
 from rlnas.workload import Workload
 
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the JSON file; a file of another version is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockTiming:
-    """Raw timing of one block alone.
+    """Raw timing of a stack of equal blocks.
 
     Attributes:
         kind: ``"attention"``, ``"ffn"``, or ``"floor"`` for a model without blocks.
         size: Heads or units; 0 for the floor.
-        timing: Its samples.
+        timing: Its samples; of all blocks of the stack together.
     """
 
     kind: str
@@ -66,13 +67,21 @@ class LatencyTable:
         workload: What was run.
         device: What it ran on.
         shape: Sizes of the full model.
-        attention_ms: By number of heads, milliseconds of one attention block timed alone.
-        ffn_ms: By number of units, milliseconds of one FFN block timed alone.
+        attention_ms: By number of heads, milliseconds of one attention block.
+        ffn_ms: By number of units, milliseconds of one FFN block.
         floor_ms: Milliseconds of a model without blocks: embeddings and head.
-        correction: From the sum to the time of a whole model.
+        correction: From the sum to the median time of a whole model.
+        tail_ratio: From the median to what the workload asks for: 1, or for p99 how much longer
+            than its median one request in a hundred of the end-to-end timings took. Quantiles of
+            blocks do not add up; this ratio is much the same for all models.
         error: How wrong the table is on models that it was not fitted on, or None.
-        block_timings: The raw timings of the blocks and of the floor.
-        model_timings: The raw end-to-end timings.
+        stack_size: Blocks that were timed together, see `block_timings`.
+        block_timings: The raw timings of the floor and of stacks of blocks.
+        model_timings: The raw end-to-end timings that the correction was fitted to.
+        held_out_timings: Those that judged it, if any were taken for this.
+        build_seconds: What it took to build (and compile) all that was timed.
+        measure_seconds: What it took to time it.
+        notes: What was wrong with the machine meanwhile, one sentence each.
         foreign_note: One sentence if the table was made for something else than asked for.
 
     Raises:
@@ -87,9 +96,15 @@ class LatencyTable:
     ffn_ms: Mapping[int, float]
     floor_ms: float
     correction: Correction = field(default_factory=Correction)
+    tail_ratio: float = 1.0
     error: HeldOutError | None = None
+    stack_size: int = 1
     block_timings: tuple[BlockTiming, ...] = ()
     model_timings: tuple[ModelTiming, ...] = ()
+    held_out_timings: tuple[ModelTiming, ...] = ()
+    build_seconds: float = field(default=0.0, compare=False)
+    measure_seconds: float = field(default=0.0, compare=False)
+    notes: tuple[str, ...] = ()
     foreign_note: str | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +116,9 @@ class LatencyTable:
                 if size < 1:
                     raise ValueError(f"{name} holds kept blocks, of size 1 and more, but got size {size}")
         _check_time("floor_ms", self.floor_ms)
+        if not (math.isfinite(self.tail_ratio) and self.tail_ratio > 0):
+            raise ValueError(f"tail_ratio must be above 0 and finite, but got {self.tail_ratio}")
+        object.__setattr__(self, "notes", tuple(self.notes))
 
     def __call__(self, configs: Sequence[SubnetConfig], /) -> npt.NDArray[np.float64]:
         """Milliseconds of each config, shape ``(len(configs),)``.
@@ -108,7 +126,7 @@ class LatencyTable:
         Raises:
             LatencyLookupError: If a config has a block that the table does not hold.
         """
-        return self.correction(self.parts(configs))
+        return self.tail_ratio * self.correction(self.parts(configs))
 
     def parts(self, configs: Sequence[SubnetConfig]) -> npt.NDArray[np.float64]:
         """What the latency of each config is made of, before the correction.
@@ -127,9 +145,16 @@ class LatencyTable:
             f"latency of {self.workload} on {self.device.name} ({self.device.threads} thread"
             f"{'s' * (self.device.threads != 1)}): floor {self([_without_blocks(self.shape)])[0]:.2f} ms, "
             f"full model {full_ms:.2f} ms, correction {self.correction.form}"
+            + (
+                f", {self.workload.statistic} {self.tail_ratio:.2f} times the median"
+                if self.tail_ratio != 1
+                else ""
+            )
         ]
         if self.error is not None:
             lines.append(str(self.error))
+            lines += [self.error.warning] if self.error.warning else []
+        lines += self.notes
         if self.foreign_note is not None:
             lines.append(self.foreign_note)
         return "; ".join(lines)
@@ -262,13 +287,19 @@ def _to_json(table: LatencyTable) -> dict[str, Any]:
         "ffn_ms": {str(size): ms for size, ms in table.ffn_ms.items()},
         "floor_ms": table.floor_ms,
         "correction": table.correction.to_dict(),
+        "tail_ratio": table.tail_ratio,
         "error": None if table.error is None else table.error.to_dict(),
+        "stack_size": table.stack_size,
+        "build_seconds": table.build_seconds,
+        "measure_seconds": table.measure_seconds,
+        "notes": list(table.notes),
         "block_timings": [
             {"kind": raw.kind, "size": raw.size, **raw.timing.to_dict()} for raw in table.block_timings
         ],
-        "model_timings": [
-            {"config": raw.config.to_dict(), **raw.timing.to_dict()} for raw in table.model_timings
-        ],
+        **{
+            name: [{"config": raw.config.to_dict(), **raw.timing.to_dict()} for raw in getattr(table, name)]
+            for name in ("model_timings", "held_out_timings")
+        },
     }
 
 
@@ -305,16 +336,23 @@ def _parse(values: Mapping[str, Any]) -> LatencyTable:
         ffn_ms={int(size): ms for size, ms in values["ffn_ms"].items()},
         floor_ms=float(values["floor_ms"]),
         correction=Correction(**values["correction"]),
-        error=None if error is None else HeldOutError(**error),
+        tail_ratio=float(values["tail_ratio"]),
+        error=None if error is None else HeldOutError.from_dict(error),
+        stack_size=int(values["stack_size"]),
+        build_seconds=float(values["build_seconds"]),
+        measure_seconds=float(values["measure_seconds"]),
+        notes=tuple(values["notes"]),
         block_timings=tuple(
             BlockTiming(raw["kind"], raw["size"], _timing(raw)) for raw in values["block_timings"]
         ),
-        model_timings=tuple(
-            ModelTiming(SubnetConfig.from_dict(raw["config"]), _timing(raw))
-            for raw in values["model_timings"]
-        ),
+        model_timings=_model_timings(values["model_timings"]),
+        held_out_timings=_model_timings(values["held_out_timings"]),
     )
 
 
+def _model_timings(raws: Sequence[Mapping[str, Any]]) -> tuple[ModelTiming, ...]:
+    return tuple(ModelTiming(SubnetConfig.from_dict(raw["config"]), _timing(raw)) for raw in raws)
+
+
 def _timing(raw: Mapping[str, Any]) -> Timing:
-    return Timing(tuple(raw["samples_ms"]), raw["n_calls"])
+    return Timing(tuple(raw["samples_ms"]), raw["n_calls"], raw["n_requests"], tuple(raw["slowdowns"]))

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlnas.errors import LatencyLookupError, LatencyTableError, RunFolderError
-from rlnas.latency.correction import Correction, HeldOutError
+from rlnas.latency.correction import Correction
 from rlnas.latency.device import DeviceInfo
-from rlnas.latency.stopwatch import Timing
 from rlnas.latency.table import BlockTiming, LatencyTable, ModelTiming
+from rlnas.latency.timing import Timing
+from rlnas.latency.validation import HeldOutError, PredictionError
 from rlnas.space import LayerConfig, ModelShape, SubnetConfig
 from rlnas.workload import Workload
 
@@ -32,9 +33,16 @@ def make_table() -> LatencyTable:
         ffn_ms={8: 0.5, 16: 0.9},
         floor_ms=0.3,
         correction=Correction("scale_offset", 0.1, 1.2, 1.2, 1.2),
-        error=HeldOutError(2, 0.02, 0.03, 0.03, 0.01, {"blocks": 0.2}),
+        error=HeldOutError(
+            2, PredictionError(0.02, 0.03, 0.03), {"blocks": PredictionError(0.2, 0.3, 0.4)}
+        ),
+        stack_size=3,
         block_timings=(BlockTiming("floor", 0, Timing((0.3, 0.31, 0.29), 7)),),
-        model_timings=(ModelTiming(SHAPE.full, Timing((5.0, 5.1, 4.9))),),
+        model_timings=(ModelTiming(SHAPE.full, Timing((5.0, 5.1, 4.9), 1, 1, (1.0, 1.1, 0.9))),),
+        held_out_timings=(ModelTiming(SHAPE.full, Timing((5.0, 6.0), 1, 2)),),
+        build_seconds=1.5,
+        measure_seconds=2.5,
+        notes=("this machine is noisy",),
     )
 
 
@@ -123,6 +131,7 @@ def test_the_precision_of_the_workload_may_be_named(table):
         ({"ffn_ms": {8: float("nan")}}, r"ffn_ms\[8\] must be at least 0 and finite, but got nan"),
         ({"floor_ms": -2.0}, r"floor_ms must be at least 0 and finite, but got -2\.0"),
         ({"ffn_ms": {0: 1.0}}, "but got size 0"),
+        ({"tail_ratio": 0.0}, r"tail_ratio must be above 0 and finite, but got 0\.0"),
     ],
 )
 def test_an_impossible_time_is_refused(table, fields, message):
@@ -133,9 +142,21 @@ def test_an_impossible_time_is_refused(table, fields, message):
 def test_the_summary_names_device_floor_and_error(table):
     assert str(table) == (
         "latency of batch 1 x 32 tokens, float32, eager on Some CPU (1 thread): floor 0.46 ms, full model "
-        "5.14 ms, correction scale_offset; held-out error 2.0% (p95 3.0%, 2 models, repeat noise 1.0%); "
-        "controls: blocks 20.0%"
+        "5.14 ms, correction scale_offset; held-out error 2.0% (p95 3.0%) on 2 models, leave-one-out; "
+        "counting blocks 20.0% (p95 30.0%); this machine is noisy"
     )
+
+
+def test_the_summary_warns_where_a_control_is_better(table):
+    error = replace(table.error, worse_than="blocks")
+    assert "counting blocks predicts latency better here" in str(replace(table, error=error))
+
+
+def test_a_tail_is_a_multiple_of_the_median(table):
+    tailed = replace(table, workload=Workload(1, 32, statistic="p99"), tail_ratio=1.5)
+    configs = [SHAPE.full, SubnetConfig((LayerConfig(1, 8),) * 3)]
+    assert tailed(configs) == pytest.approx(1.5 * table(configs))
+    assert "p99 1.50 times the median" in str(tailed)
 
 
 def test_the_summary_of_a_table_without_the_full_model_says_so(table):
@@ -205,7 +226,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 def test_a_file_of_another_schema_is_named(tmp_path, text, found):
     (tmp_path / "latency.json").write_text(text)
     with pytest.raises(
-        LatencyTableError, match=rf"latency\.json has schema_version={found}, but 1 is needed"
+        LatencyTableError, match=rf"latency\.json has schema_version={found}, but 2 is needed"
     ):
         LatencyTable.load(tmp_path / "latency.json")
 
@@ -229,6 +250,11 @@ def damaged(table: LatencyTable, path, change) -> None:
         (lambda v: v["workload"].update(batch_size=0), "damaged .*batch_size=0"),
         (lambda v: v["device"].update(colour="red"), "damaged .*colour"),
         (lambda v: v["correction"].update(form="cubic"), "damaged .*cubic"),
+        (lambda v: v["error"].update(colour="red"), "damaged .*colour"),
+        (
+            lambda v: v["model_timings"][0].update(slowdowns=[1.0]),
+            "damaged .*3 rounds need as many slowdowns",
+        ),
         (lambda v: v["model_timings"][0].update(config={}), "damaged .*layers"),
         (lambda v: v["block_timings"][0].update(samples_ms=[]), "damaged .*samples_ms is empty"),
     ],

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from rlnas.calibration import block_options, calibrate, calibrate_timeable, choose_models
+from rlnas.calibration import Effort, calibrate, calibrate_timeable
 from rlnas.latency.clock import FakeClock
 from rlnas.latency.device import DeviceInfo
 from rlnas.latency.table import LatencyTable
-from rlnas.space import LayerConfig, LayerOptions, LayerwiseSpace, ModelShape, SubnetConfig, UniformSpace
+from rlnas.space import LayerOptions, LayerwiseSpace, ModelShape, SubnetConfig, UniformSpace
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 from rlnas.supernet.supernet import Supernet
 from rlnas.workload import Workload
@@ -19,6 +19,7 @@ SHAPE = ModelShape(num_hidden_layers=6, num_attention_heads=4, intermediate_size
 SPACE = LayerwiseSpace.for_model(SHAPE)
 WORKLOAD = Workload(1, 32)
 DEVICE = DeviceInfo("cpu", "Fake CPU")
+FEW = Effort(n_rounds=5, max_seconds=None)
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Synthetic:
     offset: float = 0.0
     launch_ms: float = 0.0
     shape: ModelShape = SHAPE
+    stack_size: int = 4
+    n_requests: int = 1
     asked: Counter = field(default_factory=Counter)
 
     def block_ms(self, kind: str, size: int) -> float:
@@ -46,17 +49,21 @@ class Synthetic:
             blocks += self.block_ms("ffn", layer.intermediate_size) if layer.intermediate_size else 0
         return 0.6 + blocks if not blocks else self.scale * (0.6 + blocks) + self.offset
 
-    def block_call(self, kind, size):
+    def block_calls(self, kind, size):
         self.asked[kind, size] += 1
-        return self.clock.call(self.block_ms(kind, size))
+        return [self.clock.call(self.stack_size * self.block_ms(kind, size))] * self.n_requests
 
-    def model_call(self, config):
+    def model_calls(self, config):
         self.asked[config] += 1
-        return self.clock.call(self.model_ms(config))
+        return [self.clock.call(self.model_ms(config))] * self.n_requests
 
 
-def calibrate_synthetic(model: Synthetic, space=SPACE, **settings) -> LatencyTable:
-    return calibrate_timeable(model, space, WORKLOAD, device=DEVICE, clock=model.clock, **settings)
+def calibrate_synthetic(
+    model: Synthetic, space=SPACE, workload=WORKLOAD, device=DEVICE, effort=FEW, **settings
+) -> LatencyTable:
+    return calibrate_timeable(
+        model, space, workload, device=device, clock=model.clock, effort=effort, **settings
+    )
 
 
 def held_out_configs(n: int, seed: int = 99) -> list[SubnetConfig]:
@@ -66,27 +73,27 @@ def held_out_configs(n: int, seed: int = 99) -> list[SubnetConfig]:
 
 def test_a_scaled_and_shifted_sum_is_recovered_exactly():
     model = Synthetic(FakeClock(), scale=1.2, offset=0.5)
-    table = calibrate_synthetic(model, n_rounds=5)
+    table = calibrate_synthetic(model)
     configs = held_out_configs(50)
     assert table(configs) == pytest.approx([model.model_ms(config) for config in configs], rel=1e-6)
     assert table.correction.form == "scale_offset"
     assert table.correction.ffn_scale == pytest.approx(1.2)
     assert table.correction.offset_ms == pytest.approx(0.5)
     assert table.error is not None
-    assert table.error.n_held_out == 13
+    assert table.error.n_held_out == 16
     assert table.error.mape < 1e-6
     assert table.error.noise < 1e-6
-    assert table.error.controls["blocks"] > 0.1
-    assert table.error.controls["flops"] > 0.005
+    assert table.error.controls["blocks"].mape > 0.1
+    assert table.error.controls["flops"].mape > 0.005
 
 
 def test_counting_blocks_is_as_good_where_launches_take_the_time():
     model = Synthetic(FakeClock(), scale=1.1, launch_ms=50.0)
-    error = calibrate_synthetic(model, n_rounds=5).error
+    error = calibrate_synthetic(model).error
     assert error is not None
-    assert error.controls["blocks"] == pytest.approx(0, abs=1e-3)
+    assert error.controls["blocks"].mape == pytest.approx(0, abs=1e-3)
     assert error.mape == pytest.approx(0, abs=1e-3)
-    assert error.controls["flops"] > 0.1
+    assert error.controls["flops"].mape > 0.1
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -98,7 +105,7 @@ def test_drift_and_outliers_leave_the_table_right(seed):
         return float(drift * (20 if rng.random() < 0.05 else rng.lognormal(0, 0.03)))
 
     model = Synthetic(FakeClock(slowdown), scale=1.3, offset=0.4)
-    table = calibrate_synthetic(model, n_rounds=25, seed=seed)
+    table = calibrate_synthetic(model, effort=Effort(n_rounds=25, max_seconds=None), seed=seed)
     configs = held_out_configs(50)
     truth = np.array([model.model_ms(config) for config in configs])
     # Milliseconds depend on the drift; ratios to the full model do not.
@@ -107,24 +114,24 @@ def test_drift_and_outliers_leave_the_table_right(seed):
 
 
 def test_the_largest_takes_longer_than_the_smallest():
-    table = calibrate_synthetic(Synthetic(FakeClock(), launch_ms=50.0), n_rounds=5)
+    table = calibrate_synthetic(Synthetic(FakeClock(), launch_ms=50.0))
     smallest, middle, largest = table([SPACE.smallest(), SPACE.decode([1] * 12), SPACE.largest()])
     assert 0 < smallest < middle <= largest
 
 
 def test_every_block_is_built_once_and_every_model_once():
     model = Synthetic(FakeClock())
-    table = calibrate_synthetic(model, n_rounds=5)
+    table = calibrate_synthetic(model)
     assert set(model.asked.values()) == {1}
     assert table.attention_ms.keys() == {1, 2, 3, 4}
     assert table.ffn_ms.keys() == {16, 32, 48, 64}
     assert len(table.block_timings) == 9
-    assert len(table.model_timings) == 13
+    assert len(table.model_timings) == 16
 
 
 def test_the_raw_timings_stand_in_the_table(tmp_path):
     model = Synthetic(FakeClock(), scale=1.2)
-    table = calibrate_synthetic(model, n_rounds=6)
+    table = calibrate_synthetic(model, effort=Effort(n_rounds=6))
     assert table.device == DEVICE
     assert table.workload == WORKLOAD
     assert table.block_timings[0].kind == "floor"
@@ -137,25 +144,28 @@ def test_the_raw_timings_stand_in_the_table(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_table():
-    tables = [calibrate_synthetic(Synthetic(FakeClock(), scale=1.2), n_rounds=5, seed=3) for _ in range(2)]
+    tables = [calibrate_synthetic(Synthetic(FakeClock(), scale=1.2), seed=3) for _ in range(2)]
     assert tables[0] == tables[1]
 
 
 def test_time_bounds_the_rounds():
-    table = calibrate_synthetic(Synthetic(FakeClock()), n_rounds=10_000, max_seconds=3.0)
+    table = calibrate_synthetic(Synthetic(FakeClock()), effort=Effort(n_rounds=10_000, max_seconds=3.0))
     assert 5 <= table.model_timings[0].timing.n_samples < 100
 
 
 def test_progress_is_told():
     seen: list[tuple[int, int]] = []
-    calibrate_synthetic(Synthetic(FakeClock()), n_rounds=5, progress=lambda *state: seen.append(state))
-    assert seen[-1] == (5, 5)
+    calibrate_synthetic(Synthetic(FakeClock()), progress=lambda *state: seen.append(state))
+    n_calls = 1 + 8 + 16
+    assert seen[0] == (2, 6 * n_calls)
+    assert seen[-1] == (6 * n_calls, 6 * n_calls)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_a_uniform_space_is_calibrated_too():
     space = UniformSpace.for_model(SHAPE)
     model = Synthetic(FakeClock(), scale=1.2, offset=0.5)
-    table = calibrate_synthetic(model, space, n_rounds=5)
+    table = calibrate_synthetic(model, space)
     configs = [space.sample(np.random.default_rng(seed)) for seed in range(20)]
     assert table(configs) == pytest.approx([model.model_ms(config) for config in configs], rel=1e-6)
 
@@ -163,53 +173,12 @@ def test_a_uniform_space_is_calibrated_too():
 def test_a_space_of_one_config_is_calibrated_too():
     space = LayerwiseSpace((LayerOptions((2,), (16,)),) * 6)
     model = Synthetic(FakeClock())
-    table = calibrate_synthetic(model, space, n_rounds=5)
+    table = calibrate_synthetic(model, space)
     config = space.largest()
     assert table([config, SHAPE.full]) == pytest.approx(
         [model.model_ms(config), model.model_ms(SHAPE.full)]
     )
     assert len(table.model_timings) == 2
-
-
-def test_the_full_model_can_be_predicted_even_if_the_space_leaves_it_out():
-    space = LayerwiseSpace.for_model(SHAPE, (0, 2), (0, 32))
-    assert block_options(space, SHAPE) == [("attention", 2), ("attention", 4), ("ffn", 32), ("ffn", 64)]
-
-
-def test_blocks_that_occur_in_one_layer_only_are_found():
-    layers = [LayerOptions((0, 4), (0, 64))] * 5 + [LayerOptions((0, 3, 4), (48, 64))]
-    space = LayerwiseSpace(tuple(layers))
-    assert block_options(space, SHAPE) == [("attention", 3), ("attention", 4), ("ffn", 48), ("ffn", 64)]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_chosen_models_span_the_space(seed):
-    configs = choose_models(SPACE, SHAPE, 13, seed)
-    assert len(set(configs)) == len(configs) == 13
-    assert configs[0] == SHAPE.full
-    assert all(config in SPACE for config in configs)
-    assert all(config.num_hidden_layers > 0 for config in configs)
-    depths = {config.num_hidden_layers for config in configs}
-    assert {1, 6} <= depths
-    assert len(depths) >= 4
-
-
-def test_the_choice_follows_from_the_seed():
-    assert choose_models(SPACE, SHAPE, 13, 0) == choose_models(SPACE, SHAPE, 13, 0)
-    assert choose_models(SPACE, SHAPE, 13, 0) != choose_models(SPACE, SHAPE, 13, 1)
-
-
-def test_one_model_is_the_full_one():
-    assert choose_models(SPACE, SHAPE, 1, 0) == [SHAPE.full]
-
-
-def test_no_models_are_refused():
-    with pytest.raises(ValueError, match="n_models=0"):
-        choose_models(SPACE, SHAPE, 0, 0)
-
-
-def test_the_model_without_blocks_is_the_floor_not_a_model():
-    assert SubnetConfig((LayerConfig(0, 0),) * 6) not in choose_models(SPACE, SHAPE, 60, 0)
 
 
 def test_a_real_supernet_is_calibrated_on_this_cpu():
@@ -224,7 +193,7 @@ def test_a_real_supernet_is_calibrated_on_this_cpu():
     model = SubnetModel(sizes).eval()
     supernet = Supernet(model, tokenizer=None, max_seq_len=32)  # type: ignore[arg-type]
     space = LayerwiseSpace.for_model(supernet.shape)
-    table = calibrate(supernet, space, WORKLOAD, "cpu", n_rounds=5, n_models=6)
+    table = calibrate(supernet, space, WORKLOAD, "cpu", effort=Effort(n_models=6, n_rounds=5))
     assert table.device.kind == "cpu"
     assert table.device.threads == 1
     assert table.shape == supernet.shape
@@ -236,3 +205,87 @@ def test_a_real_supernet_is_calibrated_on_this_cpu():
     assert 0 < smallest < largest
     # The weights stay trainable: nothing of the timing's inference mode is left in them.
     assert not any(weight.is_inference() for weight in model.parameters())
+
+
+def test_held_out_models_judge_the_table_and_take_no_part_in_it():
+    def table_of(n_held_out: int) -> LatencyTable:
+        effort = Effort(n_held_out=n_held_out, n_rounds=5, max_seconds=None)
+        return calibrate_synthetic(Synthetic(FakeClock(), scale=1.2, offset=0.5), effort=effort)
+
+    table, without = table_of(30), table_of(0)
+    assert table.error is not None
+    assert table.error.n_held_out == len(table.held_out_timings) == 30
+    assert not table.error.leave_one_out
+    assert table.error.mape < 1e-6
+    assert table.error.table.tau_within_depth is not None
+    assert {raw.config for raw in table.held_out_timings}.isdisjoint(
+        raw.config for raw in table.model_timings
+    )
+    assert table.correction.ffn_scale == pytest.approx(without.correction.ffn_scale)
+
+
+def test_a_mix_of_requests_is_calibrated_by_its_mean():
+    model = Synthetic(FakeClock(), n_requests=3)
+    table = calibrate_synthetic(model, workload=Workload(1, 32, lengths=(8, 16, 32)))
+    assert {raw.timing.n_requests for raw in table.block_timings} == {3}
+    configs = held_out_configs(10)
+    assert table(configs) == pytest.approx([model.model_ms(config) for config in configs], rel=1e-6)
+
+
+def test_a_tail_is_predicted_from_the_tail_of_the_models():
+    rng = np.random.default_rng(0)
+
+    def slowdown(now_ms: float) -> float:
+        return 3.0 if rng.random() < 0.05 else 1.0
+
+    model, effort = Synthetic(FakeClock(slowdown)), Effort(n_held_out=20, n_rounds=60, max_seconds=None)
+    table = calibrate_synthetic(model, workload=Workload(1, 32, statistic="p99"), effort=effort)
+    assert table.model_timings[0].timing.n_rounds == 240
+    assert table.model_timings[0].timing.n_calls == 1
+    assert table.tail_ratio == pytest.approx(3.0, rel=0.05)
+    configs = held_out_configs(10)
+    expected = [3 * model.model_ms(config) for config in configs]
+    assert table(configs) == pytest.approx(expected, rel=0.05)
+    assert table.error is not None
+    assert table.error.mape < 0.05
+
+
+def test_only_a_cpu_needs_a_pacemaker():
+    on_cpu = calibrate_synthetic(Synthetic(FakeClock()))
+    on_gpu = calibrate_synthetic(Synthetic(FakeClock()), device=DeviceInfo("cuda", "Fake GPU"))
+    assert on_cpu.block_timings[0].timing.slowdowns == pytest.approx([1.0] * 5)
+    assert on_gpu.block_timings[0].timing.slowdowns == ()
+
+
+def test_a_space_without_ffn_blocks_is_calibrated_too():
+    space = LayerwiseSpace.for_model(SHAPE, (0, 2, 4), (0,))
+    table = calibrate_synthetic(Synthetic(FakeClock()), space)
+    assert table.ffn_ms.keys() == {64}  # of the full model
+
+
+def test_blocks_that_the_space_does_not_offer_are_timed_if_wanted():
+    table = calibrate_synthetic(Synthetic(FakeClock()), extra_blocks=[("ffn", 40), ("attention", 4)])
+    assert table.ffn_ms.keys() == {16, 32, 40, 48, 64}
+    assert table.ffn_ms[40] == pytest.approx(0.2 + 0.06 * 40)
+
+
+def test_what_was_wrong_with_the_machine_stands_in_the_table():
+    clocks = iter([1_000.0, 1_000.0, 700.0, 700.0, None])
+    rng = np.random.default_rng(0)
+    model = Synthetic(FakeClock(lambda now_ms: float(rng.lognormal(0, 0.4))))
+    table = calibrate_synthetic(model, frequency=lambda: next(clocks))
+    noisy, throttled = table.notes
+    assert noisy.startswith("this machine is noisy")
+    assert "700" in throttled
+    assert calibrate_synthetic(Synthetic(FakeClock())).notes == ()
+
+
+@pytest.mark.parametrize("field", ["n_models", "n_rounds"])
+def test_an_effort_of_nothing_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} must be at least 1, but got {field}=0"):
+        Effort(**{field: 0})
+
+
+def test_an_effort_of_less_than_nothing_is_refused():
+    with pytest.raises(ValueError, match="n_held_out must be at least 0, but got n_held_out=-1"):
+        Effort(n_held_out=-1)

@@ -1,0 +1,14 @@
+"""From a supernet and a workload to a latency table of the device at hand."""
+
+from rlnas.calibration.calibrate import Effort, calibrate, calibrate_timeable
+from rlnas.calibration.design import block_options, choose_models, draw_models, probe_blocks
+
+__all__ = [
+    "Effort",
+    "block_options",
+    "calibrate",
+    "calibrate_timeable",
+    "choose_models",
+    "draw_models",
+    "probe_blocks",
+]
