@@ -27,12 +27,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     options = parser.parse_args()
-    sizes = SHAPES[options.shape]
-    torch.manual_seed(options.seed)
+    n_params = write_checkpoint(options.shape, options.out, options.seed)
+    print(json.dumps({"shape": options.shape, "n_params": n_params}))
+
+
+def write_checkpoint(shape: str, folder: Path, seed: int = 0) -> int:
+    """Write a checkpoint of one of `SHAPES`; returns its number of parameters."""
+    sizes = SHAPES[shape]
+    torch.manual_seed(seed)
     model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=4 * sizes["hidden_size"]))
-    model.save_pretrained(options.out)
-    AutoTokenizer.from_pretrained(minilm_path()).save_pretrained(options.out)
-    print(json.dumps({"shape": options.shape, "n_params": model.num_parameters()}))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(minilm_path()).save_pretrained(folder)
+    return model.num_parameters()
 
 
 if __name__ == "__main__":

@@ -275,7 +275,8 @@ def _make_table(
         ),
         model_timings=_model_timings(plan.models, timings[first_model:end]),
         held_out_timings=_model_timings(plan.held_out, timings[end:]),
-        notes=tuple(note for note in (noise_note(timings), clock_note) if note),
+        # What the pacemaker and the rounds explain does not matter any more.
+        notes=tuple(note for note in (noise_note(levelled), clock_note) if note),
     )
     parts, measured_ms = table.parts(plan.models), np.array(medians_ms[first_model:end])
     table = replace(table, correction=fit_correction(parts, measured_ms))

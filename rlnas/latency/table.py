@@ -14,7 +14,7 @@ import numpy as np
 from rlnas.errors import LatencyLookupError, LatencyTableError, RunFolderError
 from rlnas.latency.correction import Correction
 from rlnas.latency.device import DeviceInfo
-from rlnas.latency.timing import Timing
+from rlnas.latency.timing import Timing, level_rounds
 from rlnas.latency.validation import HeldOutError
 from rlnas.space import ModelShape, SubnetConfig
 from rlnas.workload import Workload
@@ -138,6 +138,22 @@ class LatencyTable:
             LatencyLookupError: If a config has a block that the table does not hold.
         """
         return np.array([self._parts(config) for config in configs]).reshape(-1, 3)
+
+    def against_measured(self) -> list[tuple[SubnetConfig, float, float]]:
+        """Predicted and measured milliseconds of the models that judged the table, drift taken out.
+
+        Those that were held out; without any, those that the correction was fitted to.
+        """
+        judges = self.held_out_timings or self.model_timings
+        if not judges:
+            return []
+        timings = [raw.timing for raw in (*self.block_timings, *self.model_timings, *self.held_out_timings)]
+        if self.workload.statistic == "median":
+            timings = level_rounds(timings)
+        first = len(self.block_timings) + (len(self.model_timings) if self.held_out_timings else 0)
+        measured = [timing.statistic_ms(self.workload.statistic) for timing in timings[first:]]
+        configs = [raw.config for raw in judges]
+        return list(zip(configs, self(configs).tolist(), measured, strict=False))
 
     def __str__(self) -> str:
         full_ms = self([self.shape.full])[0] if self._holds_full else math.nan

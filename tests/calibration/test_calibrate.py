@@ -224,6 +224,17 @@ def test_held_out_models_judge_the_table_and_take_no_part_in_it():
     assert table.correction.ffn_scale == pytest.approx(without.correction.ffn_scale)
 
 
+@pytest.mark.parametrize("n_held_out", [0, 12])
+def test_predictions_stand_beside_measurements(n_held_out):
+    model = Synthetic(FakeClock(), scale=1.2, offset=0.5)
+    effort = Effort(n_held_out=n_held_out, n_rounds=5, max_seconds=None)
+    found = calibrate_synthetic(model, effort=effort).against_measured()
+    assert len(found) == (n_held_out or 16)
+    for config, predicted_ms, measured_ms in found:
+        assert predicted_ms == pytest.approx(measured_ms)
+        assert measured_ms == pytest.approx(model.model_ms(config))
+
+
 def test_a_mix_of_requests_is_calibrated_by_its_mean():
     model = Synthetic(FakeClock(), n_requests=3)
     table = calibrate_synthetic(model, workload=Workload(1, 32, lengths=(8, 16, 32)))

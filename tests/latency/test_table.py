@@ -152,6 +152,10 @@ def test_the_summary_warns_where_a_control_is_better(table):
     assert "counting blocks predicts latency better here" in str(replace(table, error=error))
 
 
+def test_a_table_that_nothing_judged_has_nothing_to_compare(table):
+    assert replace(table, model_timings=(), held_out_timings=()).against_measured() == []
+
+
 def test_a_tail_is_a_multiple_of_the_median(table):
     tailed = replace(table, workload=Workload(1, 32, statistic="p99"), tail_ratio=1.5)
     configs = [SHAPE.full, SubnetConfig((LayerConfig(1, 8),) * 3)]
