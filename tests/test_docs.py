@@ -376,7 +376,9 @@ NUMBERS: dict[str, Callable[[], set[str]]] = {
     "result": lambda: class_fields(ROOT / "rlnas/history.py") - {"trials"},
     "correction": lambda: class_fields(ROOT / "rlnas/latency/correction.py"),
     "latency-table": lambda: dict_keys(ROOT / "rlnas/latency/table.py") - {"layers"},  # inside a config
-    "timing": lambda: dict_keys(ROOT / "rlnas/latency/stopwatch.py"),
+    "timing": lambda: dict_keys(ROOT / "rlnas/latency/timing.py"),
+    "held-out-error": lambda: class_fields(ROOT / "rlnas/latency/validation.py"),
+    "regime": lambda: class_fields(ROOT / "rlnas/latency/regime.py"),
     "workload": lambda: class_fields(ROOT / "rlnas/workload.py"),
     "device": lambda: class_fields(ROOT / "rlnas/latency/device.py"),
 }

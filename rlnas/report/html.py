@@ -8,9 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlnas.errors import RunFolderError
+from rlnas.errors import LatencyTableError, RunFolderError
 from rlnas.history import History
-from rlnas.report.plots import EARLY, MEAN_OVER, kept_layers, learning_curve, pareto_plot
+from rlnas.latency import LatencyTable
+from rlnas.report.plots import (
+    EARLY,
+    MEAN_OVER,
+    kept_layers,
+    learning_curve,
+    pareto_plot,
+    predicted_against_measured,
+)
 from rlnas.report.style import STYLE
 from rlnas.report.summary import read_summary
 from rlnas.report.table import MAX_FRONT, thinned
@@ -23,30 +31,36 @@ from rlnas.report.wording import (
     interval,
     latency_model_sentence,
     latency_sentence,
+    mean_errors,
     metric_name,
     milliseconds,
+    milliseconds_sentence,
     number,
     params,
     percent,
+    prediction_sentence,
     ratio_to_full,
+    regime_sentence,
     setting_sentence,
+    steps_sentence,
     workload_text,
 )
 from rlnas.space import SubnetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rlnas.trial import Trial
 
 REPORT_FILE = "report.html"
+TABLE_FILE = "latency.json"
 
 
 def write_report(run_folder: str | Path) -> Path:
     """Write ``report.html`` into the folder of a finished run.
 
     Args:
-        run_folder: Holds ``summary.json`` and ``history.sqlite``.
+        run_folder: Holds ``summary.json`` and ``history.sqlite``; its latency table is shown too.
 
     Returns:
         The file.
@@ -59,13 +73,21 @@ def write_report(run_folder: str | Path) -> Path:
     folder = Path(run_folder)
     summary = read_summary(folder)
     with History.read(folder) as history:
-        page = render(summary, history.trials)
+        page = render(summary, history.trials, _read_table(folder))
     target = folder / REPORT_FILE
     try:
         _replace(target, page)
     except OSError as error:
         raise RunFolderError(f"cannot write the report {target} ({error.strerror})") from error
     return target
+
+
+def _read_table(folder: Path) -> LatencyTable | None:
+    """The latency table of a run, or None where there is none that this version can read."""
+    try:
+        return LatencyTable.load(folder / TABLE_FILE)
+    except LatencyTableError:
+        return None
 
 
 def _replace(target: Path, page: str) -> None:
@@ -82,12 +104,13 @@ def _replace(target: Path, page: str) -> None:
         raise
 
 
-def render(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTable | None = None) -> str:
     """The page as text.
 
     Args:
         summary: As in ``summary.json``.
         trials: The history.
+        table: The latency table that the search used, if it is to be shown.
     """
     title = f"{summary['model']} on {summary['task']['name']}"
     sections = [
@@ -96,7 +119,8 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
         _layers_section(summary, trials),
         _learning_section(summary, trials),
         _table_section(summary),
-        _latency_section(summary),
+        *_regime_section(summary),
+        _latency_section(summary, table),
         _seconds_section(summary),
         _settings_section(summary),
     ]
@@ -129,12 +153,18 @@ def _head(summary: Mapping[str, Any], title: str) -> str:
     cells = "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd><p>{below}</p></div>" for name, value, below in tiles
     )
+    result = _joined(summary, latency_sentence, prediction_sentence, accuracy_sentence)
     return (
         f'<header><p class="eyebrow">rlnas search report</p><h1>{escape(title)}</h1>'
-        f'<p class="result">{escape(latency_sentence(summary))} {escape(accuracy_sentence(summary))}</p>'
-        f"{_note(escape(setting_sentence(summary)))}"
+        f'<p class="result">{result}</p>'
+        f"{_note(_joined(summary, steps_sentence, milliseconds_sentence, setting_sentence))}"
         f'<dl class="tiles">{cells}</dl></header>'
     )
+
+
+def _joined(summary: Mapping[str, Any], *sentences: Callable[[Mapping[str, Any]], str]) -> str:
+    """What the sentences say, as HTML; those without anything to say are left out."""
+    return escape(" ".join(filter(None, (sentence(summary) for sentence in sentences))))
 
 
 def _target_text(summary: Mapping[str, Any]) -> str:
@@ -236,8 +266,9 @@ def _table_section(summary: Mapping[str, Any]) -> str:
     if n_front > MAX_FRONT:
         note += f"{MAX_FRONT} of its {n_front} subnets are shown; summary.json holds all. "
     note += (
-        "Compare accuracies of one split only. Latency is a median over interleaved rounds, its spread "
-        "the interquartile range; the ratio is that to the full model in the same rounds."
+        "Compare accuracies of one split only. Latency is a "
+        f"{summary['workload'].get('statistic', 'median')} over interleaved rounds, its spread the "
+        " interquartile range; the ratio is that to the full model in the same rounds."
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return _section("Figures", f'<div class="scroll">{table}</div>{_note(note)}')
@@ -251,7 +282,7 @@ def _table_row(summary: Mapping[str, Any], name: str, entry: Mapping[str, Any], 
         interval(entry["accuracy_ci"], 3),
         number(entry["n_items"], 0),
         str(entry["split"]),
-        milliseconds(entry["latency_ms"]),
+        milliseconds(entry["latency_ms"]) + _latency_interval(entry),
         milliseconds(entry["latency_spread_ms"]),
         number(ratio_to_full(summary, entry), 3),
         params(entry["n_params"]),
@@ -263,14 +294,34 @@ def _table_row(summary: Mapping[str, Any], name: str, entry: Mapping[str, Any], 
     )
 
 
-def _latency_section(summary: Mapping[str, Any]) -> str:
-    error = summary.get("latency_model") or {}
-    bars = [
-        (CONTROL_NAMES.get(name, name), value, percent(value))
-        for name, value in (error.get("controls") or {}).items()
+def _latency_interval(entry: Mapping[str, Any]) -> str:
+    if not entry.get("latency_ci"):
+        return ""
+    low, high = (milliseconds(bound) for bound in entry["latency_ci"])
+    return f" [{low}, {high}]"
+
+
+def _regime_section(summary: Mapping[str, Any]) -> list[str]:
+    """What this device rewards; no section where that is not known."""
+    sentence, regime = regime_sentence(summary), summary.get("regime") or {}
+    if not sentence:
+        return []
+    names = {
+        "heads_gain": "fewest heads",
+        "units_gain": "fewest FFN units",
+        "blocks_gain": "no blocks at all",
+    }
+    bars = [(name, regime[key], percent(regime[key])) for key, name in names.items() if key in regime]
+    note = "Bars: what each can gain at most, of the full model's latency." if bars else ""
+    return [
+        _section("What makes a model fast here", f"<p>{escape(sentence)}</p>{_bars(bars)}{_note(note)}")
     ]
-    if error.get("mape") is not None:
-        bars.insert(0, ("this table", error["mape"], percent(error["mape"])))
+
+
+def _latency_section(summary: Mapping[str, Any], table: LatencyTable | None) -> str:
+    error = summary.get("latency_model") or {}
+    names = {"table": "this table", **CONTROL_NAMES}
+    bars = [(names.get(name, name), mape, percent(mape)) for name, mape in mean_errors(summary).items()]
     facts = [latency_model_sentence(summary)]
     predicted, measured = summary["best"].get("predicted_latency_ms"), summary["best"]["latency_ms"]
     if predicted is not None:
@@ -284,8 +335,21 @@ def _latency_section(summary: Mapping[str, Any]) -> str:
         facts.append(as_sentence(summary["note"]))
     return _section(
         "How far predicted latencies can be trusted",
-        f"<p>{escape(' '.join(facts))}</p>{_bars(bars)}",
+        f"<p>{escape(' '.join(facts))}</p>{_bars(bars)}{_timed_models(table)}",
     )
+
+
+def _timed_models(table: LatencyTable | None) -> str:
+    models = [] if table is None else table.against_measured()
+    if table is None or not models:
+        return ""
+    plot = predicted_against_measured(
+        [(predicted_ms, measured_ms) for _, predicted_ms, measured_ms in models],
+        names=[str(config) for config, _, _ in models],
+    )
+    which = "was not fitted to" if table.held_out_timings else "was corrected with"
+    note = f"Whole subnets that the table {which}; on the dashed line prediction and timing agree."
+    return f"{_figure(plot)}{_note(note)}"
 
 
 def _seconds_section(summary: Mapping[str, Any]) -> str:

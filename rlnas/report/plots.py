@@ -1,4 +1,4 @@
-"""The three pictures of the report."""
+"""The pictures of the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlnas.pareto import is_pareto_optimal
-from rlnas.report.svg import Frame, Scale, axes, diamond, dot, dots, picture, polyline, stairs, text
+from rlnas.report.style import STYLE
+from rlnas.report.svg import (
+    Frame,
+    LogScale,
+    Scale,
+    axes,
+    diamond,
+    dot,
+    dots,
+    picture,
+    polyline,
+    stairs,
+    stand_alone,
+    text,
+)
 from rlnas.report.wording import metric_name, milliseconds
 
 if TYPE_CHECKING:
@@ -26,6 +40,9 @@ MAX_TITLES = 800
 
 EARLY = "0.4"
 """Opacity of trials that were raced out: they are seen, but not as if judged fully."""
+
+LOG_FROM = 8.0
+"""From this factor between the least and the greatest value on, latencies get logarithmic axes."""
 
 MAX_CELLS = 24
 """Blocks of up to this many heads are drawn head by head."""
@@ -127,6 +144,58 @@ def learning_curve(trials: Sequence[Trial]) -> str | None:
         polyline(means, "mean"),
     ]
     return picture(frame.width, frame.height, f"reward of {len(shown)} trials", "".join(content))
+
+
+def predicted_against_measured(
+    points: Sequence[tuple[float, float]], *, names: Sequence[str] = (), as_file: bool = False
+) -> str:
+    """Latencies as a table predicts them over what was measured; a perfect table's are on the diagonal.
+
+    Args:
+        points: Predicted and measured milliseconds of each model, all finite and above 0; at least one.
+        names: What each point is, shown where the pointer rests on it; or none.
+        as_file: Whether the picture is to be a file of its own, rather than part of a page.
+
+    Returns:
+        An SVG element; with `as_file` the content of an ``.svg`` file.
+
+    Raises:
+        ValueError: If there is no point, one is not finite and above 0, or not every one has a name.
+    """
+    for point in points:
+        if not all(math.isfinite(value) and value > 0 for value in point):
+            raise ValueError(f"latencies must be finite and above 0, but got {point}")
+    if not points or len(names) not in (0, len(points)):
+        raise ValueError(
+            f"a plot needs points, and names for all or none, but got {len(points)} and {len(names)}"
+        )
+    frame = Frame(height=460, bottom=408)
+    x, y = _equal_scales(frame, [value for point in points for value in point])
+    low, high = x.low, x.high
+    marks = []
+    for (predicted, measured), name in zip(points, names or [""] * len(points), strict=True):
+        title = f"predicted {milliseconds(predicted)} ms, measured {milliseconds(measured)} ms"
+        title = f"{name}: {title}" if name else title
+        marks.append(dot(x(measured), y(predicted), 4, "fdot", title))
+    content = [
+        axes(frame, x, y, "measured latency, ms", "predicted latency, ms"),
+        polyline([(x(low), y(low)), (x(high), y(high))], "target"),
+        *marks,
+    ]
+    label = f"predicted against measured latency of {len(points)} models"
+    svg = picture(frame.width, frame.height, label, "".join(content))
+    return stand_alone(svg, STYLE) if as_file else svg
+
+
+def _equal_scales(frame: Frame, values: Sequence[float]) -> tuple[Scale, Scale] | tuple[LogScale, LogScale]:
+    """Both axes from the same low to the same high, so that the diagonal is one of the picture."""
+    if max(values) < LOG_FROM * min(values):
+        return frame.x_scale(values, 0.05), frame.y_scale(values, 0.05)
+    low, high = min(values) / 1.15, max(values) * 1.15
+    return (
+        LogScale(low, high, frame.left, frame.right),
+        LogScale(low, high, frame.bottom, frame.top),
+    )
 
 
 def kept_layers(config: SubnetConfig, full_heads: int, full_units: int) -> str:

@@ -33,6 +33,33 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
+    def ticks(self, n_ticks: int) -> list[tuple[float, str]]:
+        """Round values on the axis, about so many, and how they are written."""
+        values, decimals = nice_ticks(self.low, self.high, n_ticks)
+        return [(value, f"{value:,.{decimals}f}") for value in values]
+
+
+@dataclass(frozen=True, slots=True)
+class LogScale:
+    """As `Scale`, but equal factors are equally far apart; `low` is above 0."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Pixel of a value above 0; values outside are clipped to the ends."""
+        share = math.log(value / self.low) / math.log(self.high / self.low)
+        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
+
+    def ticks(self, n_ticks: int) -> list[tuple[float, str]]:
+        """Powers of ten on the axis, and twice and five times these where there is room."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        factors = (1, 2, 5) if 3 * math.log10(self.high / self.low) <= n_ticks else (1,)
+        values = [factor * 10.0**power for power in powers for factor in factors]
+        return [(value, f"{value:,.10g}") for value in values if self.low <= value <= self.high]
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -100,19 +127,17 @@ def nice_ticks(low: float, high: float, n_ticks: int = 6) -> tuple[list[float], 
     return [round(i * step, decimals + 1) + 0.0 for i in range(first, last + 1)], decimals
 
 
-def axes(frame: Frame, x: Scale, y: Scale, x_label: str, y_label: str) -> str:
+def axes(frame: Frame, x: Scale | LogScale, y: Scale | LogScale, x_label: str, y_label: str) -> str:
     """Grid lines, tick labels and axis titles."""
     parts = []
-    ticks, decimals = nice_ticks(y.low, y.high, 6)
-    for value in ticks:
+    for value, label in y.ticks(6):
         at = y(value)
         parts.append(f'<path class="grid" d="M{frame.left} {px(at)}H{frame.right}"/>')
-        parts.append(text(frame.left - 9, at + 4, f"{value:,.{decimals}f}", "tick", "end"))
-    ticks, decimals = nice_ticks(x.low, x.high, 9)
-    for value in ticks:
+        parts.append(text(frame.left - 9, at + 4, label, "tick", "end"))
+    for value, label in x.ticks(9):
         at = x(value)
         parts.append(f'<path class="grid" d="M{px(at)} {frame.top}V{frame.bottom}"/>')
-        parts.append(text(at, frame.bottom + 19, f"{value:,.{decimals}f}", "tick", "middle"))
+        parts.append(text(at, frame.bottom + 19, label, "tick", "middle"))
     parts.append(f'<path class="axis" d="M{frame.left} {frame.top}V{frame.bottom}H{frame.right}"/>')
     middle = (frame.left + frame.right) / 2
     parts.append(text(middle, frame.bottom + 42, x_label, "label", "middle"))
@@ -127,6 +152,19 @@ def axes(frame: Frame, x: Scale, y: Scale, x_label: str, y_label: str) -> str:
 def picture(width: int, height: int, label: str, content: str) -> str:
     """An SVG element that scales with the page."""
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{content}</svg>'
+
+
+def stand_alone(picture: str, style: str) -> str:
+    """A picture as the content of an ``.svg`` file, which has no page around it.
+
+    Args:
+        picture: As `picture` gives it.
+        style: The style sheet that its classes are defined in.
+    """
+    own = "svg { font-family: system-ui, sans-serif; background: var(--bg); }"
+    head, tail = picture.split(">", 1)
+    name_space = 'xmlns="http://www.w3.org/2000/svg"'
+    return f"{head} {name_space}><style>\n{style}{own}\n</style>{tail}\n"
 
 
 def text(x: float, y: float, content: str, css: str, anchor: str = "start") -> str:

@@ -15,11 +15,15 @@ from rlnas.report.wording import (
     latency_sentence,
     metric_name,
     milliseconds,
+    milliseconds_sentence,
     number,
     params,
+    prediction_sentence,
     ratio_to_full,
+    regime_sentence,
     seconds_sentence,
     setting_sentence,
+    steps_sentence,
 )
 from rlnas.space import SubnetConfig
 
@@ -31,6 +35,15 @@ if TYPE_CHECKING:
 WIDTH = 100
 MAX_FRONT = 20
 """Rows of the Pareto front that are shown; a longer front is thinned evenly."""
+
+_SENTENCES = (
+    latency_sentence,
+    prediction_sentence,
+    steps_sentence,
+    milliseconds_sentence,
+    accuracy_sentence,
+    setting_sentence,
+)
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
@@ -65,11 +78,12 @@ def format_table(summary: Mapping[str, Any]) -> str:
         *textwrap.wrap(str(config), WIDTH, initial_indent="  ", subsequent_indent="  "),
         "",
     ]
-    for sentence in (latency_sentence, accuracy_sentence, setting_sentence):
+    for sentence in _SENTENCES:
         parts += textwrap.wrap(sentence(summary), WIDTH)
     for key in ("note", "foreign_note"):
         note = summary.get(key) or (summary.get("latency_model") or {}).get(key)
         parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
+    parts += textwrap.wrap(regime_sentence(summary), WIDTH)
     closing = (latency_model_sentence(summary), evaluation_sentence(summary), seconds_sentence(summary))
     parts += textwrap.wrap(" ".join(filter(None, closing)), WIDTH)
     return "\n".join(parts)

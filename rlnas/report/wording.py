@@ -70,6 +70,8 @@ def latency_sentence(summary: Mapping[str, Any]) -> str:
         f"(95 % interval {number(low, 3)} to {number(high, 3)})"
     )
     target, met = summary.get("target_ratio"), summary.get("target_met")
+    if summary.get("prediction"):
+        return f"{text}, as measured here."
     if target is None or met is None:
         return f"{text}; no target was set."
     if not met:
@@ -77,6 +79,51 @@ def latency_sentence(summary: Mapping[str, Any]) -> str:
     if summary["latency_ratio"] > target:
         return f"{text}, which meets the target of {target:g} within the tolerance of 5 %."
     return f"{text}, which meets the target of {target:g}."
+
+
+def milliseconds_sentence(summary: Mapping[str, Any]) -> str:
+    """Both latencies with their intervals; nothing where these are not known."""
+    parts = []
+    for name, entry in (("the chosen subnet", summary["best"]), ("the full model", summary["full"])):
+        if not entry.get("latency_ci"):
+            return ""
+        low, high = (milliseconds(bound) for bound in entry["latency_ci"])
+        parts.append(f"{name} {milliseconds(entry['latency_ms'])} ms (95 % interval {low} to {high})")
+    statistic = summary["workload"].get("statistic", "median")
+    return f"{as_sentence(str(statistic)).rstrip('.')} latency: {', '.join(parts)}."
+
+
+def prediction_sentence(summary: Mapping[str, Any]) -> str:
+    """What a table of another device says of that device; nothing where it is of this one."""
+    prediction = summary.get("prediction")
+    if not prediction:
+        return ""
+    text = (
+        f"For {prediction['made_for']}, which was not at hand to measure, {number(prediction['ratio'], 3)} "
+        "times the full model's latency is predicted"
+    )
+    if summary.get("target_ratio") is None:
+        return f"{text}."
+    return f"{text}; whether the target of {summary['target_ratio']:g} is met there is not known."
+
+
+def steps_sentence(summary: Mapping[str, Any]) -> str:
+    """Which subnets were certified before the chosen one; nothing where it was the first."""
+    steps = summary.get("steps") or []
+    if len(steps) < 2:
+        return ""
+    told = [
+        f"trial {step['trial']} at {number(step['latency_ratio'], 3)} "
+        f"({'met' if step['target_met'] else 'missed'})"
+        for step in steps
+    ]
+    return f"A miss triggers a step to the next candidate; certified were {', then '.join(told)}."
+
+
+def regime_sentence(summary: Mapping[str, Any]) -> str:
+    """What makes a model fast here; nothing where that is not known."""
+    sentence = (summary.get("regime") or {}).get("sentence")
+    return as_sentence(str(sentence)) if sentence else ""
 
 
 def accuracy_sentence(summary: Mapping[str, Any]) -> str:
@@ -123,30 +170,61 @@ def device_text(summary: Mapping[str, Any]) -> str:
 def workload_text(summary: Mapping[str, Any]) -> str:
     """The workload on one line."""
     workload = summary["workload"]
-    return (
-        f"batch {workload['batch_size']} x {workload['seq_len']} tokens, {workload['dtype']}, "
+    tokens, lengths = f"{workload['seq_len']}", sorted(workload.get("lengths") or ())
+    if lengths:
+        tokens = f"{lengths[0]} to {lengths[-1]} (median {lengths[len(lengths) // 2]})"
+    text = (
+        f"batch {workload['batch_size']} x {tokens} tokens, {workload['dtype']}, "
         f"{workload.get('mode', 'eager')}"
     )
+    statistic = workload.get("statistic", "median")
+    return text if statistic == "median" else f"{text}, {statistic}"
 
 
 def latency_model_sentence(summary: Mapping[str, Any]) -> str:
     """How wrong the predicted latencies are, beside simpler predictions."""
     error = summary.get("latency_model") or {}
-    if error.get("mape") is None:
+    mapes = mean_errors(summary)
+    if "table" not in mapes:
         return "How wrong the predicted latencies are was not measured."
-    controls = [
-        f"{CONTROL_NAMES.get(name, name)} {percent(value)}"
-        for name, value in (error.get("controls") or {}).items()
-    ]
+    how = ", each from a fit to the others" if error.get("leave_one_out") else ""
     text = (
-        f"Predicted latencies were off by {percent(error['mape'])} on average for "
-        f"{error.get('n_held_out', 'some')} subnets that were held out"
+        f"Predicted latencies were off by {percent(mapes['table'])} on average for "
+        f"{error.get('n_held_out', 'some')} subnets that were held out{how}"
     )
+    controls = [
+        f"{CONTROL_NAMES.get(name, name)} {percent(mape)}"
+        for name, mape in mapes.items()
+        if name != "table"
+    ]
     if controls:
         text += f" ({', '.join(controls)})"
+    table = error.get("table") or error
+    if table.get("p95") is not None:
+        text += f", 95 % of them by at most {percent(table['p95'])}"
+    if table.get("tau_within_depth") is not None:
+        text += (
+            f"; among equally deep ones their order agrees with tau {number(table['tau_within_depth'], 2)}"
+        )
+        if error.get("tau_ceiling") is not None:
+            text += f", where noise allows {number(error['tau_ceiling'], 2)}"
     if error.get("noise") is not None:
         text += f"; timings repeat to {percent(error['noise'])}"
+    if error.get("worse_than"):
+        worse_than = str(error["worse_than"])
+        text += f"; {CONTROL_NAMES.get(worse_than, worse_than)} predicts better here beyond noise"
     return f"{text}."
+
+
+def mean_errors(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean absolute relative error of the latency table, and of its controls by their names."""
+    error = summary.get("latency_model") or {}
+    errors = {"table": error.get("table", error), **(error.get("controls") or {})}
+    # Runs of earlier versions kept the bare number.
+    mapes = {
+        name: entry.get("mape") if isinstance(entry, dict) else entry for name, entry in errors.items()
+    }
+    return {name: mape for name, mape in mapes.items() if mape is not None}
 
 
 def evaluation_sentence(summary: Mapping[str, Any]) -> str:

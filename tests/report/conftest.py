@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from rlnas.history import History
+from rlnas.latency import BlockTiming, DeviceInfo, LatencyTable, ModelTiming, Timing
 from rlnas.metrics import Metrics
 from rlnas.space import LayerwiseSpace, ModelShape
 from rlnas.trial import Trial
+from rlnas.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +76,7 @@ def make_summary(trials: tuple[Trial, ...]) -> dict[str, Any]:
             "n_items": 1200,
             "split": "test",
             "latency_ms": 14.02,
+            "latency_ci": [13.95, 14.09],
             "latency_spread_ms": 0.21,
             "n_params": 22_713_216,
         },
@@ -82,6 +86,7 @@ def make_summary(trials: tuple[Trial, ...]) -> dict[str, Any]:
             "n_items": 1200,
             "split": "test",
             "latency_ms": 6.83,
+            "latency_ci": [6.79, 6.88],
             "latency_spread_ms": 0.12,
             "n_params": 18_301_440,
             "config": best.config.to_dict(),
@@ -112,11 +117,29 @@ def make_summary(trials: tuple[Trial, ...]) -> dict[str, Any]:
             for trial in ahead
         ],
         "latency_model": {
-            "mape": 0.023,
             "n_held_out": 13,
+            "table": {"mape": 0.023, "p95": 0.051, "worst": 0.06, "tau": 0.97, "tau_within_depth": 0.91},
+            "controls": {
+                "blocks": {"mape": 0.114, "p95": 0.2, "worst": 0.3, "tau": 0.8, "tau_within_depth": 0.0},
+                "flops": {"mape": 0.067, "p95": 0.1, "worst": 0.2, "tau": 0.9, "tau_within_depth": None},
+            },
             "noise": 0.021,
-            "controls": {"blocks": 0.114, "flops": 0.067},
+            "noise_p95": 0.04,
+            "tau_ceiling": 0.94,
+            "leave_one_out": True,
+            "worse_than": None,
+            "foreign_note": None,
         },
+        "regime": {
+            "name": "compute-bound",
+            "fixed_share": 0.09,
+            "heads_gain": 0.31,
+            "units_gain": 0.5,
+            "blocks_gain": 0.95,
+            "sentence": "compute-bound: 91 % of a full block's time follows its width",
+        },
+        "steps": [{"trial": best.number, "latency_ratio": 0.487, "target_met": True}],
+        "prediction": None,
         "last64_mean_reward": 0.71,
         "seconds": {
             "data": 3.1,
@@ -139,6 +162,33 @@ def trials() -> tuple[Trial, ...]:
 @pytest.fixture
 def summary(trials: tuple[Trial, ...]) -> dict[str, Any]:
     return make_summary(trials)
+
+
+def make_latency_table(trials: tuple[Trial, ...], *, n_held_out: int) -> LatencyTable:
+    """Heads cost 0.1 ms and units 0.001 ms; models take 2 % longer than predicted, and drift by half."""
+    space = LayerwiseSpace.for_model(SHAPE)
+    attention_ms = {heads: 0.1 * heads for heads in space.layers[0].num_attention_heads if heads}
+    ffn_ms = {units: 0.001 * units for units in space.layers[0].intermediate_size if units}
+    device = DeviceInfo("cpu", "Example CPU")
+    table = LatencyTable(Workload(1, 64), device, SHAPE, attention_ms, ffn_ms, floor_ms=0.5)
+    drift = np.array([1.0, 1.5, 1.0])
+    configs = [trial.config for trial in trials[: 4 + n_held_out]]
+    timings = [
+        ModelTiming(config, Timing(tuple(1.02 * ms * drift)))
+        for config, ms in zip(configs, table(configs), strict=True)
+    ]
+    blocks = (BlockTiming("floor", 0, Timing(tuple(0.5 * drift))),)
+    return replace(
+        table,
+        block_timings=blocks,
+        model_timings=tuple(timings[:4]),
+        held_out_timings=tuple(timings[4:]),
+    )
+
+
+@pytest.fixture
+def latency_table(trials: tuple[Trial, ...]) -> LatencyTable:
+    return make_latency_table(trials, n_held_out=6)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from rlnas.latency import LatencyTable
     from rlnas.trial import Trial
 
     WriteRun = Callable[[dict[str, Any], tuple[Trial, ...]], Path]
@@ -86,8 +87,11 @@ def test_the_page_shows_all_sections_and_figures(summary: dict[str, Any], trials
         "Timed on Example CPU",
         "Accuracy and latency",
         "What the chosen subnet keeps",
+        "Median latency: the chosen subnet 6.83 ms (95 % interval 6.79 to 6.88), the full model 14.02 ms",
+        "Compute-bound: 91 % of a full block's time follows its width.",
+        "fewest heads 31.0 % fewest FFN units 50.0 % no blocks at all 95.0 %",
         "The search ended: the budget of 300 trials is spent. Mean reward of the last 64 episodes",
-        "[0.743, 0.791] 1,200 test 6.83 0.12 0.487 18.30 M",
+        "[0.743, 0.791] 1,200 test 6.83 [6.79, 6.88] 0.12 0.487 18.30 M",
         "counting blocks 11.4 %",
         "supernet 163.2 s",
         "438.9 s in all.",
@@ -112,7 +116,9 @@ def test_every_text_of_the_run_is_escaped(summary: dict[str, Any], trials: tuple
     spoilt = spoil(summary)
     spoilt["seconds"][evil] = 1.0
     spoilt["versions"][evil] = "1"
-    spoilt["latency_model"]["controls"][evil] = 0.5
+    spoilt["latency_model"]["controls"][evil] = {"mape": 0.5}
+    spoilt["prediction"] = {"ratio": 0.4, "made_for": evil}
+    spoilt["steps"] *= 2
     parsed = outline(render(spoilt, trials))
     assert "script" not in parsed.tags
     assert "".join(parsed.texts).count(evil) >= 20
@@ -212,3 +218,52 @@ def test_the_cost_of_the_search_stands_under_where_the_time_went(
         "438.9 s in all. The search judged 300 subnets on 10 items each: 3.0 GFLOP, "
         "where masks would have taken 10.0.</p></section>"
     ) in render(summary, trials)
+
+
+def test_the_models_that_judged_the_table_are_a_picture(
+    write_run: WriteRun,
+    summary: dict[str, Any],
+    trials: tuple[Trial, ...],
+    latency_table: LatencyTable,
+):
+    folder = write_run(summary, trials)
+    assert "Whole subnets" not in write_report(folder).read_text(encoding="utf-8")
+    latency_table.save(folder / "latency.json")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert outline(page).tags.count("figure") == 4
+    assert "predicted against measured latency of 6 models" in page
+    assert "Whole subnets that the table was not fitted to; on the dashed line" in page
+    (folder / "latency.json").write_text("{}")
+    assert "Whole subnets" not in write_report(folder).read_text(encoding="utf-8")
+    fitted = render(summary, trials, replace(latency_table, held_out_timings=()))
+    assert "predicted against measured latency of 4 models" in fitted
+    assert "that the table was corrected with" in fitted
+    assert render(summary, trials, replace(latency_table, held_out_timings=(), model_timings=())) == render(
+        summary, trials
+    )
+
+
+def test_runs_of_earlier_versions_are_shown_without_what_they_do_not_know(
+    summary: dict[str, Any], trials: tuple[Trial, ...]
+):
+    for name in ("regime", "steps", "prediction"):
+        del summary[name]
+    for name in ("full", "best"):
+        del summary[name]["latency_ci"]
+    summary["latency_model"] = {"mape": 0.023, "n_held_out": 13, "controls": {"blocks": 0.114}}
+    text = " ".join("\n".join(outline(render(summary, trials)).texts).split())
+    assert "this table 2.3 % counting blocks 11.4 %" in text
+    assert "What makes a model fast here" not in text
+    assert "Median latency" not in text
+    assert "test 6.83 0.12" in text
+
+
+def test_a_predicted_ratio_and_the_steps_to_the_chosen_one_are_told(
+    summary: dict[str, Any], trials: tuple[Trial, ...]
+):
+    summary["prediction"] = {"ratio": 0.44, "made_for": "batch 1 x 64 tokens on a phone"}
+    summary["target_met"] = None
+    summary["steps"].insert(0, {"trial": 3, "latency_ratio": 0.54, "target_met": False})
+    text = "".join(outline(render(summary, trials)).texts)
+    assert "0.491), as measured here. For batch 1 x 64 tokens on a phone, which was not at hand" in text
+    assert "certified were trial 3 at 0.540 (missed), then trial" in text

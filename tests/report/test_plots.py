@@ -8,7 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rlnas.report.plots import MAX_TITLES, kept_layers, learning_curve, pareto_plot
+from rlnas.report.plots import (
+    LOG_FROM,
+    MAX_TITLES,
+    kept_layers,
+    learning_curve,
+    pareto_plot,
+    predicted_against_measured,
+)
 from rlnas.space import LayerConfig, SubnetConfig
 
 if TYPE_CHECKING:
@@ -189,3 +196,50 @@ def test_many_heads_are_one_bar():
     svg = kept_layers(SubnetConfig((LayerConfig(16, 2048),)), 32, 4096)
     widths = [float(node.get("width", "")) for node in by_class(svg, "kept")]
     assert widths == [139.0, 139.0]
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0, 2 * LOG_FROM, 1e5])
+def test_equal_predictions_and_measurements_lie_on_the_diagonal(factor: float):
+    svg = predicted_against_measured([(2.0, 2.0), (2.0 * factor, 2.0 * factor), (3.0, 2.5)])
+    (line,) = by_class(svg, "target")
+    (x0, y0), (x1, y1) = (map(float, end.split(",")) for end in line.get("points", "").split())
+    *on, off = [(float(n.get("cx", "")), float(n.get("cy", ""))) for n in by_class(svg, "fdot")]
+    for x, y in on:
+        assert (x - x0) / (x1 - x0) == pytest.approx((y - y0) / (y1 - y0), abs=0.002)
+    # What was predicted too slow is above the line, where pixels are fewer.
+    assert (off[1] - y0) / (y1 - y0) > (off[0] - x0) / (x1 - x0)
+    assert len(by_class(svg, "tick")) >= 4
+
+
+def test_points_have_titles_and_names():
+    point = (1.0, 1.25)
+    titles = [
+        by_class(predicted_against_measured([point], names=names), "fdot")[0].findtext("title")
+        for names in ((), ["<a>"])
+    ]
+    assert titles == [
+        "predicted 1.00 ms, measured 1.25 ms",
+        "<a>: predicted 1.00 ms, measured 1.25 ms",
+    ]
+
+
+def test_a_picture_can_be_a_file_of_its_own():
+    text = predicted_against_measured([(1.0, 1.25)], as_file=True)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert ".fdot" in (root.findtext("{http://www.w3.org/2000/svg}style") or "")
+    assert "xmlns" not in predicted_against_measured([(1.0, 1.25)])
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_latencies_are_not_drawn(bad: float):
+    with pytest.raises(ValueError, match=rf"above 0, but got \(1\.0, {bad}\)"):
+        predicted_against_measured([(1.0, bad)])
+
+
+@pytest.mark.parametrize(("points", "names"), [([], []), ([(1.0, 1.0)], ["a", "b"])])
+def test_a_plot_without_points_or_with_names_for_some_is_refused(
+    points: list[tuple[float, float]], names: list[str]
+):
+    with pytest.raises(ValueError, match=f"but got {len(points)} and {len(names)}"):
+        predicted_against_measured(points, names=names)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rlnas.report.svg import (
     Frame,
+    LogScale,
     Scale,
     axes,
     diamond,
@@ -21,6 +22,7 @@ from rlnas.report.svg import (
     picture,
     px,
     stairs,
+    stand_alone,
     text,
 )
 
@@ -114,3 +116,29 @@ def test_dots_are_one_path():
 @pytest.mark.parametrize(("value", "shown"), [(3.0, "3"), (3.14, "3.1"), (-0.01, "0"), (-2.5, "-2.5")])
 def test_pixels_are_short(value: float, shown: str):
     assert px(value) == shown
+
+
+@given(st.floats(1e-3, 1e3), st.floats(8, 1e6), st.integers(4, 9))
+def test_logarithmic_ticks_lie_on_the_axis_and_are_told_apart(low: float, factor: float, n_ticks: int):
+    scale = LogScale(low, low * factor, 0, 100)
+    ticks = scale.ticks(n_ticks)
+    pixels = [scale(value) for value, _ in ticks]
+    assert pixels == sorted(pixels)
+    assert len({label for _, label in ticks}) == len(ticks) <= n_ticks + 3
+    for value, label in ticks:
+        assert low <= value <= low * factor
+        assert float(label.replace(",", "")) == pytest.approx(value)
+
+
+def test_equal_factors_are_equally_far_apart():
+    scale = LogScale(1, 100, 0, 200)
+    assert [scale(value) for value in (0.1, 1, 10, 100, 1000)] == pytest.approx([0, 0, 100, 200, 200])
+    assert [label for _, label in scale.ticks(9)] == ["1", "2", "5", "10", "20", "50", "100"]
+    assert [label for _, label in LogScale(0.002, 20_000, 0, 1).ticks(9)][-2:] == ["1,000", "10,000"]
+
+
+def test_a_stand_alone_picture_brings_its_name_space_and_style():
+    svg = stand_alone(picture(10, 20, "a > b", text(1, 2, "x", "label")), ".label { color: red }")
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == "a > b"
+    assert [node.tag.rpartition("}")[2] for node in root] == ["style", "text"]

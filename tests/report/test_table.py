@@ -62,6 +62,8 @@ def test_the_sentences_follow_the_table(summary: dict[str, Any]):
         "which meets the target of 0.5.",
         "It loses 2.1 points of accuracy",
         "Timed on Example CPU",
+        "Median latency: the chosen subnet 6.83 ms",
+        "Compute-bound: 91 %",
         "off by 2.3 %",
         "Seconds: data 3, finetune 81",
     ):
