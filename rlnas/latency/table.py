@@ -147,7 +147,8 @@ class LatencyTable:
         judges = self.held_out_timings or self.model_timings
         if not judges:
             return []
-        timings = [raw.timing for raw in (*self.block_timings, *self.model_timings, *self.held_out_timings)]
+        timings = [raw.timing for raw in self.block_timings]
+        timings += [raw.timing for raw in (*self.model_timings, *self.held_out_timings)]
         if self.workload.statistic == "median":
             timings = level_rounds(timings)
         first = len(self.block_timings) + (len(self.model_timings) if self.held_out_timings else 0)
