@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlnas.deploy.certify import Certificate, Measured, certify
+from rlnas.deploy.certify import Certificate, Measured, Prediction, certify
 from rlnas.deploy.export import export
 
-__all__ = ["Certificate", "Measured", "certify", "export"]
+__all__ = ["Certificate", "Measured", "Prediction", "certify", "export"]

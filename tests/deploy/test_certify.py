@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import re
+import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +16,18 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rlnas.deploy.certify import Certificate, Measured, certify
+from rlnas.deploy.certify import (
+    MAX_SECONDS,
+    N_ROUNDS,
+    Certificate,
+    Measured,
+    Prediction,
+    certify,
+    read_tokenizer,
+)
 from rlnas.deploy.export import export
 from rlnas.errors import CheckpointError, DeviceError, EvaluationError
-from rlnas.latency import DeviceInfo
+from rlnas.latency import DeviceInfo, Timing
 from rlnas.scores import score, score_interval
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.inference import predict
@@ -30,6 +42,9 @@ if TYPE_CHECKING:
 
     Supernets = Callable[[str, Task], Supernet]
     Checkpoints = Callable[[str, Task], Path]
+
+# Where the package has the function of the same name.
+certify_module = importlib.import_module("rlnas.deploy.certify")
 
 SUBNET = SubnetConfig((LayerConfig(1, 24), LayerConfig(0, 0), LayerConfig(2, 0)))
 WORKLOAD = Workload(batch_size=2, seq_len=8)
@@ -53,6 +68,7 @@ def test_accuracies_are_those_of_the_final_split(
         assert measured.accuracy == score("accuracy", task.final.labels, predictions)
         assert measured.accuracy_ci == score_interval("accuracy", task.final.labels, predictions)
         assert measured.n_params == supernet.n_params(config)
+        assert measured.latency_ci[0] <= measured.latency_ms <= measured.latency_ci[1]
         assert measured.latency_ms > 0
     assert (certificate.split, certificate.n_items) == ("test", 24)
 
@@ -131,6 +147,129 @@ def test_regression_is_certified_in_points_of_its_metric(supernets: Supernets, r
     assert result.metric == "spearman"
     assert result.loss_points == pytest.approx(100 * (result.baseline.accuracy - result.subnet.accuracy))
     assert "points of spearman" in str(result)
+
+
+# Latency alone, in all modes
+
+
+@pytest.mark.parametrize("mode", ["eager", "onnxruntime", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_any_two_models_of_transformers_can_be_certified(checkpoint: Checkpoints, task: Task, mode: str):
+    if mode == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    workload = Workload(batch_size=2, seq_len=8, mode=mode)
+    certificate = certify(
+        checkpoint("distilbert", task),
+        baseline=checkpoint("bert", task),
+        **{**QUICK, "workload": workload},
+    )
+    assert certificate.subnet.n_params < certificate.baseline.n_params
+    assert certificate.latency_ratio_ci[0] <= certificate.latency_ratio <= certificate.latency_ratio_ci[1]
+    assert certificate.workload.mode == mode
+    judged = ("loss_points", "loss_ci", "task_name", "metric", "split", "n_items")
+    assert {getattr(certificate, name) for name in judged} == {None}
+    assert certificate.baseline.accuracy is certificate.subnet.accuracy_ci is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["eager", "cuda_graph", "compiled"])
+def test_models_are_certified_on_a_gpu(checkpoint: Checkpoints, task: Task, mode: str):
+    workload = Workload(2, 8, "bfloat16", mode, lengths=(4, 8))
+    certificate = certify(
+        checkpoint("distilbert", task),
+        baseline=checkpoint("bert", task),
+        task=task,
+        device="cuda",
+        **{**QUICK, "workload": workload},
+    )
+    assert certificate.device.kind == "cuda"
+    assert certificate.n_items == 24
+
+
+def test_a_tail_is_certified_over_a_mix_of_lengths(checkpoint: Checkpoints, task: Task):
+    workload = Workload(1, 8, statistic="p99", lengths=(4, 8))
+    certificate = certify(
+        checkpoint("distilbert", task),
+        baseline=checkpoint("bert", task),
+        **{**QUICK, "workload": workload, "n_rounds": 7, "max_seconds": 60.0},
+    )
+    assert "a p99 of 14 samples rests on one or two of them" in certificate.note
+    low, high = certificate.subnet.latency_ci
+    assert low <= certificate.subnet.latency_ms <= high
+
+
+@pytest.mark.parametrize("statistic", ["median", "p99"])
+@pytest.mark.parametrize("given", [{}, {"n_rounds": 6, "max_seconds": 0.5}])
+def test_a_tail_is_given_more_rounds_and_time(
+    supernets: Supernets,
+    task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    statistic: str,
+    given: dict[str, float],
+):
+    asked = []
+
+    def measure(calls: object, clock: object, **how: object) -> list[Timing]:
+        asked.append(how)
+        return [Timing((1.0,) * 6), Timing((2.0,) * 6)]
+
+    monkeypatch.setattr(certify_module, "measure", measure)
+    supernet = supernets("bert", task)
+    workload = Workload(2, 8, statistic=statistic)
+    certificate = certify(supernet, baseline=supernet, workload=workload, **given)
+    assert certificate.latency_ratio == 2.0
+    expected = given or {"n_rounds": N_ROUNDS[statistic], "max_seconds": MAX_SECONDS[statistic]}
+    assert expected.items() <= asked[0].items()
+    assert (asked[0]["min_sample_ms"] == 0) is (statistic == "p99")
+
+
+def test_a_clock_that_moves_is_noted(supernets: Supernets, task: Task, monkeypatch: pytest.MonkeyPatch):
+    readings = itertools.cycle([2000.0, None, 1000.0])
+    monkeypatch.setattr(certify_module, "frequency_reader", lambda device: lambda: next(readings))
+    supernet = supernets("bert", task)
+    how = {**QUICK, "n_rounds": 5}
+    certificate = certify(supernet, baseline=supernet, target_ratio=1e9, **how)
+    assert "the device's clock moved from 2000 to 1000 MHz" in certificate.note
+    assert certificate.target_met is True
+
+
+def test_latency_alone_needs_neither_tokenizer_nor_trained_head(
+    checkpoint: Checkpoints, task: Task, tmp_path: Path
+):
+    folder = checkpoint("bert", task)
+    AutoModelForSequenceClassification.from_pretrained(folder).bert.save_pretrained(tmp_path)
+    state = torch.random.get_rng_state()
+    certificate = certify(tmp_path, baseline=folder, **QUICK)
+    assert certificate.n_items is None
+    assert torch.equal(torch.random.get_rng_state(), state)  # the head's random weights disturb nobody
+    with pytest.raises(CheckpointError, match="lacks 2 weights"):
+        certify(tmp_path, baseline=folder, task=task, **QUICK)
+
+
+def test_a_mode_that_does_not_run_here_is_refused_before_anything_is_read():
+    workload = Workload(mode="cuda_graph")
+    with pytest.raises(DeviceError, match="mode='cuda_graph' needs a CUDA device, but got device='cpu'"):
+        certify("no/such", baseline="no/such", workload=workload)
+
+
+def test_a_tokenizer_is_read_as_certify_reads_it(
+    supernets: Supernets, checkpoint: Checkpoints, task: Task, tmp_path: Path
+):
+    export(supernets("bert", task), SUBNET, tmp_path / "model")
+    texts = list(task.final.texts)
+    expected = supernets("bert", task).tokenizer(texts)["input_ids"]
+    for folder in (tmp_path / "model", checkpoint("bert", task)):
+        assert read_tokenizer(folder)(texts)["input_ids"] == expected
+
+
+def test_a_tokenizer_that_is_missing_is_named(tmp_path: Path, checkpoint: Checkpoints, task: Task):
+    with pytest.raises(CheckpointError, match=re.escape(f"cannot read the tokenizer of '{tmp_path}'")):
+        read_tokenizer(tmp_path)
+    shutil.copytree(checkpoint("bert", task), tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).unlink()
+    with pytest.raises(CheckpointError, match="holds no vocabulary"):
+        certify(tmp_path / "model", baseline=tmp_path / "model", task=task, **QUICK)
 
 
 def test_an_export_is_read_without_running_its_code(
@@ -233,8 +372,8 @@ DEVICE = DeviceInfo("cpu", "Example CPU", versions={"torch": "2.13.0"})
 
 def made(ratio: float, target: float | None, note: str | None = None) -> Certificate:
     return Certificate(
-        baseline=Measured(0.768, (0.743, 0.791), 14.02, 0.2, 22_713_216),
-        subnet=Measured(0.754, (0.729, 0.777), 6.76, 0.12, 18_301_440),
+        baseline=Measured(14.02, (13.9, 14.1), 0.2, 22_713_216, 0.768, (0.743, 0.791)),
+        subnet=Measured(6.76, (6.7, 6.8), 0.12, 18_301_440, 0.754, (0.729, 0.777)),
         loss_points=1.4,
         loss_ci=(-0.2, 3.0),
         latency_ratio=ratio,
@@ -250,6 +389,15 @@ def made(ratio: float, target: float | None, note: str | None = None) -> Certifi
     )
 
 
+def latency_alone(certificate: Certificate) -> Certificate:
+    """As if there had been no task."""
+    sides = [
+        replace(one, accuracy=None, accuracy_ci=None) for one in (certificate.baseline, certificate.subnet)
+    ]
+    judged = dict.fromkeys(("loss_points", "loss_ci", "task_name", "metric", "split", "n_items"))
+    return replace(certificate, baseline=sides[0], subnet=sides[1], **judged)
+
+
 @pytest.mark.parametrize(
     ("ratio", "target", "met"),
     [(0.525, 0.5, True), (0.526, 0.5, False), (0.4, 0.5, True), (9.0, None, None)],
@@ -262,8 +410,9 @@ def test_the_certificate_prints_as_a_block():
     lines = str(made(0.482, 0.5, "this machine is noisy")).splitlines()
     assert lines == [
         "films, test split, 1,200 items, 95 % intervals",
-        "baseline  accuracy 0.768 [0.743, 0.791]   14.02 ms (spread 0.20)   22.71 M parameters",
-        "subnet    accuracy 0.754 [0.729, 0.777]   6.76 ms (spread 0.12)   18.30 M parameters",
+        "baseline  accuracy 0.768 [0.743, 0.791]   14.02 ms [13.90, 14.10] (spread 0.20)   "
+        "22.71 M parameters",
+        "subnet    accuracy 0.754 [0.729, 0.777]   6.76 ms [6.70, 6.80] (spread 0.12)   18.30 M parameters",
         "latency   0.482 of the baseline's [0.472, 0.492], target 0.5 met",
         "loss      1.4 points of accuracy [-0.2, 3.0]",
         f"timed     batch 2 x 8 tokens, float32, eager on {DEVICE}",
@@ -273,6 +422,39 @@ def test_the_certificate_prints_as_a_block():
     assert "target 0.5 missed" in str(made(0.6, 0.5))
 
 
+def test_a_certificate_of_latency_alone_says_so():
+    certificate = replace(latency_alone(made(0.482, 0.5)), workload=replace(WORKLOAD, statistic="p99"))
+    assert str(certificate).splitlines() == [
+        "latency alone, 95 % intervals",
+        "baseline  p99 14.02 ms [13.90, 14.10] (spread 0.20)   22.71 M parameters",
+        "subnet    p99 6.76 ms [6.70, 6.80] (spread 0.12)   18.30 M parameters",
+        "latency   0.482 of the baseline's [0.472, 0.492], target 0.5 met",
+        "accuracy  not judged, as no task was given",
+        f"timed     batch 2 x 8 tokens, float32, eager, p99 on {DEVICE}",
+    ]
+    values = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
+    assert values["full"]["accuracy"] is values["full"]["accuracy_ci"] is values["loss_ci"] is None
+    assert values["target_met"] is True
+
+
+def test_what_was_predicted_for_elsewhere_is_told_from_what_was_measured_here():
+    elsewhere = Prediction(0.495, "batch 1 x 16 tokens, float32, eager on cuda Example GPU")
+    certificate = replace(made(0.9, 0.5), prediction=elsewhere)
+    assert certificate.target_met is None
+    text = str(certificate)
+    assert "latency   0.900 of the baseline's [0.890, 0.910], measured here\n" in text
+    assert (
+        "predicted 0.495 of the full model's for batch 1 x 16 tokens, float32, eager on cuda Example GPU, "
+        "which was not at hand to measure; so whether the target 0.5 is met there is not known\n"
+    ) in text
+    assert "0.5 met" not in text
+    assert "missed" not in text
+    assert "target" not in str(replace(certificate, target_ratio=None))
+    values = certificate.to_dict()
+    assert values["prediction"] == {"ratio": 0.495, "made_for": elsewhere.made_for}
+    assert (values["target_met"], values["latency_ratio"]) == (None, 0.9)
+
+
 def test_the_dictionary_is_json_under_the_names_of_a_summary():
     values = json.loads(json.dumps(made(0.482, 0.5).to_dict(), allow_nan=False))
     assert values["full"]["accuracy_ci"] == [0.743, 0.791]
@@ -280,6 +462,7 @@ def test_the_dictionary_is_json_under_the_names_of_a_summary():
         "accuracy": 0.754,
         "accuracy_ci": [0.729, 0.777],
         "latency_ms": 6.76,
+        "latency_ci": [6.7, 6.8],
         "latency_spread_ms": 0.12,
         "n_params": 18_301_440,
         "n_items": 1200,
@@ -287,4 +470,5 @@ def test_the_dictionary_is_json_under_the_names_of_a_summary():
     }
     assert (values["target_ratio"], values["target_met"], values["loss_points"]) == (0.5, True, 1.4)
     assert values["workload"]["seq_len"] == 8
+    assert values["prediction"] is None
     assert values["device"]["name"] == "Example CPU"
