@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from rlnas.errors import DataError
+from rlnas.workload import thin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlnas.task import Split
+    from rlnas.workload import Workload
+
+N_LENGTHS = 64
+"""Lengths that stand for those of a task."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +94,30 @@ def encode(tokenizer: PreTrainedTokenizerBase, split: Split, max_seq_len: int) -
         labels=split.labels,
         pad_token_id=0 if pad_token_id is None else int(pad_token_id),
     )
+
+
+def text_lengths(tokenizer: PreTrainedTokenizerBase, split: Split, max_seq_len: int) -> tuple[int, ...]:
+    """Tokens of each item of a split, special ones included, after the cut to `max_seq_len`.
+
+    Raises:
+        DataError: If so few tokens do not even hold the special ones.
+    """
+    return tuple(encode(tokenizer, split, max_seq_len).lengths.tolist())
+
+
+def with_lengths_of(workload: Workload, tokenizer: PreTrainedTokenizerBase, split: Split) -> Workload:
+    """A workload whose texts are as long as those of a split, cut to its `seq_len`.
+
+    Args:
+        workload: Its lengths, if any, are replaced.
+        tokenizer: Counts the tokens.
+        split: At least one item; at most `N_LENGTHS` lengths stand for all.
+
+    Raises:
+        DataError: If `seq_len` leaves no room for the special tokens.
+    """
+    lengths = [max(2, length) for length in text_lengths(tokenizer, split, workload.seq_len)]
+    return replace(workload, lengths=thin(lengths, min(N_LENGTHS, len(lengths))))
 
 
 def collate(encoded: EncodedSplit, indices: npt.ArrayLike, device: str | torch.device = "cpu") -> Batch:

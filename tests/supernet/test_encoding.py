@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlnas.errors import DataError
-from rlnas.supernet.encoding import EncodedSplit, collate, encode, shuffled_batches, sorted_batches
+from rlnas.supernet.encoding import (
+    N_LENGTHS,
+    EncodedSplit,
+    collate,
+    encode,
+    shuffled_batches,
+    sorted_batches,
+    text_lengths,
+    with_lengths_of,
+)
+from rlnas.workload import Workload, thin
 
 
 def encoded_of(lengths, pad_token_id=0):
@@ -46,6 +56,45 @@ def test_long_texts_are_cut_and_keep_their_last_special_token():
         encoded = encode(tokenizer, tiny.make_split(20, pairs=pairs), 7)
         assert encoded.lengths.max() == 7
         assert all(ids[-1] == tokenizer.sep_token_id for ids in encoded.input_ids)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_lengths_of_texts_are_those_of_their_tokens_after_the_cut(family, pairs):
+    tokenizer, split = tiny.make_tokenizer(family), tiny.make_split(20, pairs=pairs)
+    lengths = text_lengths(tokenizer, split, 9)
+    assert lengths == tuple(encode(tokenizer, split, 9).lengths)
+    assert {type(length) for length in lengths} == {int}
+    assert max(lengths) == 9
+
+
+def test_lengths_that_leave_no_room_for_special_tokens_are_refused():
+    with pytest.raises(DataError, match="max_seq_len=2 leaves no room for the 3 special tokens"):
+        text_lengths(tiny.make_tokenizer("bert"), tiny.make_split(3, pairs=True), 2)
+
+
+@pytest.mark.parametrize("n_items", [5, 300])
+def test_a_workload_takes_its_lengths_from_texts(n_items):
+    tokenizer, split = tiny.make_tokenizer("bert"), tiny.make_split(n_items)
+    workload = with_lengths_of(Workload(4, 9, "bfloat16", lengths=(3,)), tokenizer, split)
+    lengths = text_lengths(tokenizer, split, 9)
+    assert workload.lengths == thin(lengths, min(n_items, N_LENGTHS))
+    assert (workload.batch_size, workload.seq_len, workload.dtype) == (4, 9, "bfloat16")
+
+
+def test_a_text_of_one_token_counts_as_two():
+    """No workload has fewer: a request of a single token is none."""
+
+    class Bare(type(tiny.make_tokenizer("bert"))):
+        """A tokenizer without special tokens."""
+
+        def num_special_tokens_to_add(self, pair=False):
+            return 0
+
+        def __call__(self, texts, pairs, **_):
+            return {"input_ids": [[7] for _ in texts]}
+
+    tokenizer = Bare(vocab=dict(tiny.make_tokenizer("bert").vocab))
+    assert set(with_lengths_of(Workload(1, 9), tokenizer, tiny.make_split(3)).lengths) == {2}
 
 
 def test_padding_and_truncation_that_a_tokenizer_file_asks_for_are_switched_off():
