@@ -6,21 +6,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlnas.errors import HistoryError
-from rlnas.latency import clock_for, compare_timings, measure, timing_conditions
+from rlnas.latency import (
+    clock_for,
+    compare,
+    compare_timings,
+    level_rounds,
+    measure,
+    sample_ms,
+    timing_conditions,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rlnas.history import Result
     from rlnas.latency import Timing
-    from rlnas.supernet import Supernet
-    from rlnas.supernet.timing import TimedModel
+    from rlnas.protocols import Timeable
+    from rlnas.space import SubnetConfig
     from rlnas.trial import Trial
 
 
 MARGIN = 1.02
 """How far above its target a finalist may be measured. The certificate allows 1.05: what lies between
 is left to the noise of its own measurement."""
+
+PACE_SHARE = 8
+"""The pacemaker's blocks are of one in so many of the full model's units."""
+
+N_ROUNDS = {"median": 60, "p99": 240}
+"""Rounds in which all finalists are measured, by statistic."""
+
+MAX_SECONDS = {"median": 20.0, "p99": 40.0}
+"""Bound on that, by statistic; half of it for a single finalist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +87,144 @@ def finalists(result: Result, n_front: int = 8, n_best: int = 4) -> list[Trial]:
 
 
 def measure_trials(
-    timed: TimedModel,
-    supernet: Supernet,
+    timed: Timeable,
     trials: Sequence[Trial],
     device: str,
     *,
-    max_seconds: float = 20.0,
+    statistic: str = "median",
+    max_seconds: float | None = None,
 ) -> list[MeasuredTrial]:
-    """Measure trials in the same rounds as the full model; the result is in their order."""
-    calls = [timed.model_call(config) for config in [supernet.shape.full, *(t.config for t in trials)]]
+    """Measure trials in the same rounds as the full model.
+
+    Args:
+        timed: What can be run of the model.
+        trials: Subnets to measure.
+        device: Where they run.
+        statistic: What of their latency counts, ``"median"`` or ``"p99"``.
+        max_seconds: Bound on the timed work; by default what `MAX_SECONDS` says.
+
+    Returns:
+        In the order of `trials`.
+    """
     with timing_conditions():
-        full, *timings = measure(calls, clock_for(device), n_rounds=60, max_seconds=max_seconds)
+        calls = [timed.model_calls(config) for config in [timed.shape.full, *(t.config for t in trials)]]
+        timings = measure(
+            calls,
+            clock_for(device),
+            n_rounds=N_ROUNDS[statistic],
+            max_seconds=MAX_SECONDS[statistic] if max_seconds is None else max_seconds,
+            min_sample_ms=sample_ms(statistic),
+            pacemaker=_pacemaker(timed) if device == "cpu" and statistic == "median" else None,
+        )
+    # What happens to one request in a hundred may not be levelled away.
+    full, *levelled = level_rounds(timings) if statistic == "median" else timings
     return [
-        MeasuredTrial(trial, timing, compare_timings(full, timing).ratio)
-        for trial, timing in zip(trials, timings, strict=True)
+        MeasuredTrial(trial, raw, compare_timings(full, timing, statistic=statistic).ratio)
+        for trial, raw, timing in zip(trials, timings[1:], levelled, strict=True)
     ]
 
 
-def choose(measured: Sequence[MeasuredTrial], target_ratio: float | None) -> MeasuredTrial:
-    """The trial of highest reward among those that meet the target as measured, within `MARGIN`.
+def measure_again(
+    timed: Timeable, config: SubnetConfig, device: str, *, statistic: str = "median"
+) -> float:
+    """Latency of one subnet over the full model's, from rounds of these two alone.
+
+    Args:
+        timed: What can be run of the model.
+        config: The subnet.
+        device: Where both run.
+        statistic: ``"median"`` or ``"p99"``.
+    """
+    with timing_conditions():
+        return compare(
+            timed.model_calls(timed.shape.full),
+            timed.model_calls(config),
+            clock_for(device),
+            n_rounds=2 * N_ROUNDS[statistic],
+            max_seconds=MAX_SECONDS[statistic] / 2,
+            statistic=statistic,
+            seed=1,
+        ).ratio
+
+
+def _pacemaker(timed: Timeable) -> Callable[[], object]:
+    return timed.block_calls("ffn", max(1, timed.shape.intermediate_size // PACE_SHARE))[0]
+
+
+def choose(
+    measured: Sequence[MeasuredTrial], target_ratio: float | None, *, margin: float = MARGIN
+) -> MeasuredTrial:
+    """The trial of highest reward among those that meet the target as measured, within a margin.
 
     Where none meets it, the fastest.
 
     Args:
         measured: At least one trial.
         target_ratio: Latency aimed at over the full model's, or None for rewards without a target.
+        margin: How many times the target a ratio may be.
     """
     if target_ratio is None:
         return max(measured, key=lambda entry: entry.trial.reward)
-    meeting = [entry for entry in measured if entry.ratio <= MARGIN * target_ratio]
+    meeting = [entry for entry in measured if entry.ratio <= margin * target_ratio]
     if not meeting:
         return min(measured, key=lambda entry: entry.ratio)
     return max(meeting, key=lambda entry: entry.trial.reward)
+
+
+def choose_next(
+    measured: Sequence[MeasuredTrial], target_ratio: float, missed: Mapping[int, float]
+) -> MeasuredTrial | None:
+    """The trial to turn to when a closer look at others has shown that they miss the target.
+
+    Only those measured faster than all of these come into question. They are expected to be as far
+    off their measurement as the fastest of these was; of those that should meet the target then, the
+    one of highest reward is taken, and where none should, the fastest.
+
+    Args:
+        measured: Trials, those of `missed` among them.
+        target_ratio: Latency aimed at over the full model's.
+        missed: By number of a trial, at least one: the ratio that the closer look found.
+
+    Returns:
+        None if no trial is faster.
+    """
+    looked_at = [entry for entry in measured if entry.trial.number in missed]
+    last = min(looked_at, key=lambda entry: entry.ratio)
+    faster = [entry for entry in measured if entry.ratio < last.ratio]
+    if not faster:
+        return None
+    return choose(faster, target_ratio * last.ratio / missed[last.trial.number])
+
+
+def settle(
+    measured: Sequence[MeasuredTrial],
+    target_ratio: float,
+    look_again: Callable[[Trial], float],
+    missed: Mapping[int, float] | None = None,
+) -> MeasuredTrial | None:
+    """Choose a trial, and look at it again before it is trained: the best of many flatters.
+
+    While the second look finds that the choice misses the target (by more than `MARGIN`), the next
+    one is taken.
+
+    Args:
+        measured: At least one trial.
+        target_ratio: Latency aimed at over the full model's.
+        look_again: Measures a trial's ratio anew.
+        missed: By number: what is known already to miss the target, and its ratio.
+
+    Returns:
+        The last one that was looked at; None if no trial is faster than those of `missed`.
+    """
+    found = dict(missed or {})
+    chosen = choose_next(measured, target_ratio, found) if found else choose(measured, target_ratio)
+    while chosen is not None:
+        ratio = look_again(chosen.trial)
+        if ratio <= MARGIN * target_ratio:
+            break
+        found[chosen.trial.number] = ratio
+        following = choose_next(measured, target_ratio, found)
+        if following is None:
+            break
+        chosen = following
+    return chosen

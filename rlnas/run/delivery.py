@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlnas.deploy import certify, export
+from rlnas.deploy import Prediction, certify, export
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report import write_report
 from rlnas.run.accounting import read_cost
 from rlnas.run.baseline import train_baseline
-from rlnas.run.choice import choose, finalists, measure_trials
+from rlnas.run.choice import choose, finalists, measure_again, measure_trials, settle
 from rlnas.run.folder import write_folder, write_json
+from rlnas.run.steps import Step, read_steps, write_steps
 from rlnas.run.training import finish_subnet
 from rlnas.scores import score, score_interval
 from rlnas.supernet.timing import TimedModel
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rlnas.run.inputs import Inputs
     from rlnas.run.job import Job
     from rlnas.space import SubnetConfig
+    from rlnas.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +49,11 @@ CERTIFIED = (
     "loss_points",
     "loss_ci",
     "note",
+    "prediction",
 )
 LAST_EPISODES = 64
+MAX_CERTIFIED = 2
+"""Subnets that are finished and certified at most: the chosen one and, if it misses, the next."""
 
 
 def deliver(
@@ -62,43 +67,118 @@ def deliver(
 ) -> dict[str, Any]:
     """Measure the finalists, finish and certify the chosen one, write summary and report.
 
+    If the certificate says that the target is missed, the next candidate is finished and certified
+    once, and is kept whatever its certificate says.
+
     Returns:
         The summary, as in ``summary.json``.
     """
-    with folder.phase("measure"):
-        measured = _measure(job, inputs, result)
-        chosen = choose(measured, inputs.target_ratio)
+    choice = _Choice(job, inputs, result, folder)
+    steps = read_steps(folder, len(result.trials))
+    chosen = choice.first(steps)
+    while True:
+        certificate = _finish_and_certify(job, inputs, chosen, folder, progress=progress)
+        ratio, met = certificate.latency_ratio, certificate.target_met
+        steps.append(Step(chosen.trial.number, ratio, met))
+        following = None if met is not False or len(steps) >= MAX_CERTIFIED else choice.after(steps)
+        if following is None:
+            break
+        logger.info("certified at %.3f, which misses the target: taking the next candidate", ratio)
+        write_steps(folder, steps, len(result.trials))
+        chosen = following
+    summary = _summary(job, inputs, result, certificate, folder)
+    summary["steps"] = [step.to_dict() for step in steps]
+    summary["confirmations"] = choice.confirmations
+    summary["evaluation"] = _evaluation(job, evaluator, folder)
+    summary["best"] |= _search_view(chosen)
+    summary["best"]["search_accuracy_float32"] = _accuracy_float32(inputs, chosen.trial.config)
+    summary["pareto"] = _front(choice.measured, evaluator, inputs)
+    write_json(folder.best / "certificate.json", {**certificate.to_dict(), "steps": summary["steps"]})
+    write_json(folder.summary, summary)
+    end_delivery(folder)
+    return summary
+
+
+def end_delivery(folder: RunFolder) -> None:
+    """Remove what only a killed run needs, and write the report of a run whose summary is there."""
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    write_report(folder.path)
+
+
+class _Choice:
+    """Which of the measured finalists to finish.
+
+    Attributes:
+        measured: The finalists.
+        confirmations: What second looks before a training found.
+    """
+
+    def __init__(self, job: Job, inputs: Inputs, result: Result, folder: RunFolder) -> None:
+        self._job, self._inputs, self._folder = job, inputs, folder
+        self._timed = TimedModel(inputs.supernet, inputs.workload, job.device)
+        self.confirmations: list[dict[str, Any]] = []
+        with folder.phase("measure"):
+            self.measured = measure_trials(
+                self._timed, finalists(result), job.device, statistic=inputs.workload.statistic
+            )
+
+    def first(self, steps: Sequence[Step]) -> MeasuredTrial:
+        """The choice, after the steps of a run that was killed."""
+        target = self._inputs.target_ratio
+        if self._inputs.predicted_for is not None:
+            return choose(_predicted(self.measured, self._inputs), target, margin=1.0)
+        if target is None:
+            return choose(self.measured, None)
+        found = self.after(steps)
+        # Timings differ from those before: what was the next one may not be faster any more.
+        return choose(self.measured, target) if found is None else found
+
+    def after(self, steps: Sequence[Step]) -> MeasuredTrial | None:
+        """The next candidate after certificates that missed the target."""
+        target = self._inputs.target_ratio
+        if target is None:
+            return None
+        with self._folder.phase("measure"):
+            missed = {step.trial: step.latency_ratio for step in steps}
+            return settle(self.measured, target, self._look_again, missed)
+
+    def _look_again(self, trial: Trial) -> float:
+        statistic = self._inputs.workload.statistic
+        ratio = measure_again(self._timed, trial.config, self._job.device, statistic=statistic)
+        self.confirmations.append({"trial": trial.number, "latency_ratio": ratio})
+        return ratio
+
+
+def _predicted(measured: Sequence[MeasuredTrial], inputs: Inputs) -> list[MeasuredTrial]:
+    """The finalists with the ratios that the latency table predicts where it was made."""
+    full_ms = _full_ms(inputs)
+    return [replace(entry, ratio=entry.trial.metrics.latency_ms / full_ms) for entry in measured]
+
+
+def _finish_and_certify(
+    job: Job, inputs: Inputs, chosen: MeasuredTrial, folder: RunFolder, *, progress: bool
+) -> Certificate:
+    """Give the chosen subnet its last training, export it, and measure it beside the full model."""
     config = chosen.trial.config
-    logger.info("chosen: %s, measured at %.3f of the full model's latency", config, chosen.ratio)
+    how = "measured" if inputs.predicted_for is None else "predicted"
+    logger.info("chosen: %s, %s at %.3f of the full model's latency", config, how, chosen.ratio)
     with folder.phase("finish"):
         subnet = finish_subnet(job, inputs.supernet, config, inputs.task, folder, progress=progress)
         write_folder(folder.best, lambda path: export(inputs.supernet, config, path, weights=subnet))
     with folder.phase("baseline"):
         train_baseline(job, inputs.task, folder, progress=progress)
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)  # all trainings have ended
     with folder.phase("certify"):
         certificate = certify(
             folder.best,
             baseline=folder.full,
             task=inputs.task,
-            workload=job.workload,
+            workload=inputs.workload,
             device=job.device,
             target_ratio=inputs.target_ratio,
         )
-    summary = _summary(job, inputs, result, certificate, folder)
-    summary["evaluation"] = _evaluation(job, evaluator, folder)
-    summary["best"] |= _search_view(chosen)
-    summary["best"]["search_accuracy_float32"] = _accuracy_float32(inputs, config)
-    summary["pareto"] = _front(measured, evaluator, inputs)
-    write_json(folder.best / "certificate.json", certificate.to_dict())
-    write_json(folder.summary, summary)
-    write_report(folder.path)
-    return summary
-
-
-def _measure(job: Job, inputs: Inputs, result: Result) -> list[MeasuredTrial]:
-    timed = TimedModel(inputs.supernet, job.workload, job.device)
-    return measure_trials(timed, inputs.supernet, finalists(result), job.device)
+    if inputs.predicted_for is None:
+        return certificate
+    return replace(certificate, prediction=Prediction(chosen.ratio, inputs.predicted_for))
 
 
 def _summary(
@@ -149,9 +229,15 @@ def _full_ms(inputs: Inputs) -> float:
 
 
 def _latency_model(inputs: Inputs) -> dict[str, Any]:
-    error = inputs.latency.error
-    note = {"foreign_note": inputs.latency.foreign_note}
-    return note if error is None else {**error.to_dict(), **note}
+    """The table's error; of the controls only the mean one, as ``latency.json`` holds them whole."""
+    table = inputs.latency
+    values: dict[str, Any] = {}
+    if table.error is not None:
+        values = table.error.to_dict()
+        values |= values.pop("table")
+        values["controls"] = {name: error.mape for name, error in table.error.controls.items()}
+        values["warning"] = table.error.warning
+    return {**values, "notes": list(table.notes), "foreign_note": table.foreign_note}
 
 
 def _evaluation(job: Job, evaluator: SupernetEvaluator, folder: RunFolder) -> dict[str, Any]:
@@ -187,10 +273,11 @@ def _front(
     measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The measured subnets that no other measured one beats, by ascending latency."""
-    costs = [(entry.timing.median_ms, -entry.trial.metrics.accuracy) for entry in measured]
+    statistic = inputs.workload.statistic
+    costs = [(entry.timing.statistic_ms(statistic), -entry.trial.metrics.accuracy) for entry in measured]
     optimal = is_pareto_optimal(costs)
     front = [entry for entry, is_optimal in zip(measured, optimal, strict=True) if is_optimal]
-    front.sort(key=lambda entry: entry.timing.median_ms)
+    front.sort(key=lambda entry: entry.timing.statistic_ms(statistic))
     search = inputs.task.search
     intervals = _intervals(front, evaluator, inputs)
     return [
@@ -201,7 +288,7 @@ def _front(
             "accuracy_ci": list(interval),
             "n_items": entry.trial.metrics.n_items,
             "split": search.name,
-            "latency_ms": entry.timing.median_ms,
+            "latency_ms": entry.timing.statistic_ms(statistic),
             "latency_spread_ms": entry.timing.spread_ms,
             "latency_ratio": entry.ratio,
             "predicted_latency_ms": entry.trial.metrics.latency_ms,

@@ -34,6 +34,7 @@ class RunFolder:
         self.data = path / "data"
         self.finetuned = path / "checkpoints" / "finetuned"
         self.checkpoints = path / "checkpoints"
+        self.steps = path / "checkpoints" / "steps.json"
         self.supernet = path / "supernet"
         self.full = path / "full"
         self.baseline = path / "baseline.json"

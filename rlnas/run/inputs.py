@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
-from rlnas.calibration import calibrate
 from rlnas.data import load_task, read_task, write_task
 from rlnas.errors import DataError, InfeasibleTargetError
 from rlnas.latency import LatencyTable, describe_device
 from rlnas.protocols import RelativeReward, TargetedReward
+from rlnas.run.calibration import calibrate_with_bar, table_sentence, warn_of
 from rlnas.run.folder import write_folder
 from rlnas.run.training import furthest_supernet, search_space
+from rlnas.runtime import check_mode
+from rlnas.supernet.encoding import with_lengths_of
+from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
+    from rlnas.latency import DeviceInfo
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
     from rlnas.space import LayerwiseSpace
     from rlnas.supernet import Supernet
     from rlnas.task import Task
+    from rlnas.workload import Workload
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +38,20 @@ class Inputs:
         task: The data.
         supernet: The checkpoint, or how far its training has come.
         space: The configs on offer.
+        workload: What the device will be asked, with the task's lengths where the job asks for these.
         latency: Predicts their latencies.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
+        predicted_for: Workload and device of the latency table, if it is not that of this machine and
+            job: then the target is theirs too. Else None.
     """
 
     task: Task
     supernet: Supernet
     space: LayerwiseSpace
+    workload: Workload
     latency: LatencyTable
     target_ratio: float | None
+    predicted_for: str | None = None
 
 
 def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
@@ -55,6 +63,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     Raises:
         RLNASError: One of its kinds, for bad input.
     """
+    check_mode(job.workload.mode, job.device, job.workload.dtype)
     with folder.phase("data"):
         task = _task(job, folder)
     logger.info(
@@ -64,12 +73,27 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     for note in task.notes:  # e.g. that a test file has no labels and is not used
         logger.info("data: %s", note)
     supernet = furthest_supernet(job, task, folder)
+    workload = job.workload
+    if job.lengths_from_task:
+        workload = with_lengths_of(workload, supernet.tokenizer, task.train)
+    TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
     space = search_space(job, supernet)
+    device = describe_device(job.device)
     with folder.phase("calibrate"):
-        latency = _latency(job, supernet, space, folder, progress=progress)
-    logger.info("latency: %s", latency)
-    target_ratio = _target_ratio(job, space, latency)
-    return Inputs(task, supernet, space, latency, target_ratio)
+        latency = _latency(job, supernet, space, workload, device, folder, progress=progress)
+    logger.info("%s", table_sentence(latency))
+    if latency.error is not None:
+        logger.info("latency: %s", latency.error)
+    warn_of(latency)
+    return Inputs(
+        task=task,
+        supernet=supernet,
+        space=space,
+        workload=workload,
+        latency=latency,
+        target_ratio=_target_ratio(job, space, latency),
+        predicted_for=_origin_elsewhere(latency, workload, device),
+    )
 
 
 def _task(job: Job, folder: RunFolder) -> Task:
@@ -104,7 +128,14 @@ def _check_metric(job: Job, task: Task) -> None:
 
 
 def _latency(
-    job: Job, supernet: Supernet, space: LayerwiseSpace, folder: RunFolder, *, progress: bool
+    job: Job,
+    supernet: Supernet,
+    space: LayerwiseSpace,
+    workload: Workload,
+    device: DeviceInfo,
+    folder: RunFolder,
+    *,
+    progress: bool,
 ) -> LatencyTable:
     """The table in the folder, the one that the job names, or a new one, in this order."""
     stored = folder.latency.is_file()
@@ -112,31 +143,24 @@ def _latency(
     if given is not None:
         table = LatencyTable.load(
             Path(given),
-            workload=job.workload,
-            device=describe_device(job.device),
+            workload=workload,
+            device=device,
             shape=supernet.shape,
             allow_mismatch=job.allow_foreign_table,
         )
-        if table.foreign_note is not None:
-            logger.warning("%s", table.foreign_note)
     else:
-        table = calibrate_with_bar(job, supernet, space, progress=progress)
+        table = calibrate_with_bar(supernet, space, workload, job.device, seed=job.seed, progress=progress)
     if not stored:
         table.save(folder.latency)
     return table
 
 
-def calibrate_with_bar(
-    job: Job, supernet: Supernet, space: LayerwiseSpace, *, progress: bool
-) -> LatencyTable:
-    """Measure a latency table on the job's device and workload."""
-    with tqdm(desc="calibrate", disable=not progress) as bar:
-
-        def show(n_done: int, n_total: int) -> None:
-            bar.total = n_total
-            bar.update(n_done - bar.n)
-
-        return calibrate(supernet, space, job.workload, job.device, seed=job.seed, progress=show)
+def _origin_elsewhere(table: LatencyTable, workload: Workload, device: DeviceInfo) -> str | None:
+    """What a table was made for, if that cannot be measured here; other versions can."""
+    origin = table.device
+    if (origin.kind, origin.name) == (device.kind, device.name) and table.workload == workload:
+        return None
+    return f"{table.workload} on {origin.kind} {origin.name}"
 
 
 def _target_ratio(job: Job, space: LayerwiseSpace, latency: LatencyTable) -> float | None:

@@ -95,6 +95,8 @@ class Job:
         controller: Proposes subnets.
         data: Where the task comes from.
         workload: What the device will be asked; texts are cut to its length in training too.
+        lengths_from_task: Whether the workload's lengths are those of the task's training texts; then
+            `workload` has none of its own. See `rlnas.supernet.encoding.with_lengths_of`.
         device: A torch device that is there.
         schedule: How the weights are trained.
         budget: Subnets that may be evaluated.
@@ -111,7 +113,7 @@ class Job:
     Raises:
         BudgetError: If `budget` is less than 1.
         RewardError: If subnets are raced for a reward that races do not serve.
-        ValueError: If `seed` is negative or above 4294967295.
+        ValueError: If `seed` is negative or above 4294967295, or lengths are given twice.
     """
 
     model: str
@@ -119,6 +121,7 @@ class Job:
     controller: Controller
     data: DataSource = field(default_factory=DataSource)
     workload: Workload = field(default_factory=Workload)
+    lengths_from_task: bool = False
     device: str = "cpu"
     schedule: Schedule = field(default_factory=Schedule)
     budget: int = 200
@@ -134,6 +137,11 @@ class Job:
         if self.budget < 1:
             raise BudgetError(f"budget must be at least 1 trial, but got budget={self.budget}")
         check_seed(self.seed)
+        if self.lengths_from_task and self.workload.lengths:
+            raise ValueError(
+                "lengths_from_task takes the task's lengths, but the workload has "
+                f"{len(self.workload.lengths)} of its own; drop either"
+            )
         if self.racing is not None:
             check_raceable(self.reward)
             object.__setattr__(self, "racing", replace(self.racing, seed=self.seed))

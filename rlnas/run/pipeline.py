@@ -10,10 +10,9 @@ from tqdm.auto import tqdm
 
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.loop import search
-from rlnas.report import write_report
 from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.baseline import baseline_beside, half_the_cores
-from rlnas.run.delivery import deliver
+from rlnas.run.delivery import deliver, end_delivery
 from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.training import train_supernet
@@ -50,7 +49,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
     if folder.is_finished(job.budget):
         logger.info("the run in %s is finished; delete the folder to run it anew", folder.path)
         if not folder.report.is_file():  # killed between the two
-            write_report(folder.path)
+            end_delivery(folder)
         return read_json(folder.summary)
     with folder.held(), half_the_cores(job.device):
         inputs = prepare_inputs(job, folder, progress=progress)

@@ -18,16 +18,17 @@ import time
 from pathlib import Path
 
 import rlnas.controllers.ppo
+import rlnas.run.calibration
 import rlnas.run.delivery
-import rlnas.run.inputs
 import rlnas.run.training
+from rlnas.calibration import Effort
 from rlnas.cli import main
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.history import History
 from rlnas.supernet import FullTrainer, SandwichTrainer, Supernet
 
 STEPS = {
-    "calibrate": (rlnas.run.inputs, "calibrate"),
+    "calibrate": (rlnas.run.calibration, "calibrate"),
     "finetune": (FullTrainer, "train"),
     "prepare": (rlnas.run.training, "prepare"),
     "share": (SandwichTrainer, "share"),
@@ -70,9 +71,9 @@ def live(arguments: list[str], said: int, leave: int, log: int) -> None:
     """What a child does."""
     os.dup2(log, 1)
     os.dup2(log, 2)
-    rlnas.run.inputs.calibrate = functools.partial(
-        rlnas.run.inputs.calibrate, n_models=6, n_rounds=5, max_seconds=1.0
-    )
+    quick = Effort(n_models=6, n_rounds=5, max_seconds=1.0)
+    calibrate = rlnas.run.calibration.calibrate
+    rlnas.run.calibration.calibrate = lambda *args, **how: calibrate(*args, **{**how, "effort": quick})
     moments = Moments(said, leave)
     for name, (owner, attribute) in STEPS.items():
         moments.watch(name, owner, attribute)

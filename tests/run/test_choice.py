@@ -7,9 +7,19 @@ from hypothesis import strategies as st
 
 from rlnas.errors import HistoryError
 from rlnas.history import Result
-from rlnas.latency import Timing
+from rlnas.latency import FakeClock, Timing
 from rlnas.metrics import Metrics
-from rlnas.run.choice import MARGIN, MeasuredTrial, choose, finalists, measure_trials
+from rlnas.run import choice
+from rlnas.run.choice import (
+    MARGIN,
+    MeasuredTrial,
+    choose,
+    choose_next,
+    finalists,
+    measure_again,
+    measure_trials,
+    settle,
+)
 from rlnas.space import LayerConfig, ModelShape, SubnetConfig
 from rlnas.trial import Trial
 
@@ -108,26 +118,136 @@ def test_what_is_predicted_to_meet_the_target_must_be_measured_to_do_so():
     assert choose(measured, 0.5).trial.number == 1
 
 
+def test_a_prediction_must_meet_the_target_itself():
+    predicted = [entry(0, 0.505, 0.9), entry(1, 0.5, 0.7)]
+    assert choose(predicted, 0.5).trial.number == 0
+    assert choose(predicted, 0.5, margin=1.0).trial.number == 1
+
+
+# The next candidate
+
+
+@given(measurements, st.integers(1, 200), st.integers(100, 150), st.data())
+def test_the_next_candidate_is_faster_and_the_best_of_those_that_should_meet(
+    measured, percent, slower, data
+):
+    target, factor = percent / 100, slower / 100
+    missed = data.draw(st.sampled_from(measured))
+    found = choose_next(measured, target, {missed.trial.number: factor * missed.ratio})
+    faster = [one for one in measured if one.ratio < missed.ratio]
+    meeting = [one for one in faster if factor * one.ratio <= MARGIN * target * (1 - 1e-9)]
+    if not faster:
+        assert found is None
+        return
+    assert found in faster
+    if meeting:
+        assert found.trial.reward >= max(one.trial.reward for one in meeting)
+        assert factor * found.ratio <= MARGIN * target * (1 + 1e-9)
+
+
+def test_others_are_expected_to_be_as_far_off_as_the_one_that_missed():
+    measured = [entry(0, 0.5, 0.9), entry(1, 0.48, 0.8), entry(2, 0.46, 0.7), entry(3, 0.2, 0.1)]
+    assert choose_next(measured, 0.5, {0: 0.505}).trial.number == 1
+    assert choose_next(measured, 0.5, {0: 0.55}).trial.number == 2
+    assert choose_next(measured, 0.5, {0: 0.65}).trial.number == 3
+    assert choose_next(measured, 0.5, {0: 5.0}).trial.number == 3  # should miss too, but less
+    assert choose_next(measured, 0.5, {0: 0.55, 2: 0.52}).trial.number == 3
+    assert choose_next(measured, 0.5, {3: 0.55}) is None
+
+
+class Looks:
+    """Second looks that find what they are told, and remember at what they looked."""
+
+    def __init__(self, **ratios):
+        self.ratios, self.numbers = ratios, []
+
+    def __call__(self, trial):
+        self.numbers.append(trial.number)
+        return self.ratios[f"trial{trial.number}"]
+
+
+MEASURED = [entry(0, 0.5, 0.9), entry(1, 0.48, 0.8), entry(2, 0.46, 0.7)]
+
+
+def test_a_choice_that_a_second_look_confirms_is_kept():
+    look = Looks(trial0=0.51)
+    assert settle(MEASURED, 0.5, look) is MEASURED[0]
+    assert look.numbers == [0]
+
+
+def test_choices_that_a_second_look_finds_to_miss_are_left_one_by_one():
+    look = Looks(trial0=0.52, trial1=0.53, trial2=0.5)
+    assert settle(MEASURED, 0.5, look) is MEASURED[2]
+    assert look.numbers == [0, 1, 2]
+
+
+def test_the_last_choice_is_kept_whatever_a_second_look_finds():
+    assert settle(MEASURED, 0.5, Looks(trial0=0.9, trial2=0.8)) is MEASURED[2]
+
+
+def test_what_is_known_to_miss_is_not_looked_at_again():
+    look = Looks(trial1=0.5)
+    missed = {0: 0.52}
+    assert settle(MEASURED, 0.5, look, missed) is MEASURED[1]
+    assert look.numbers == [1]
+    assert missed == {0: 0.52}
+    assert settle(MEASURED, 0.5, look, {2: 0.6}) is None
+
+
+# Measuring
+
+
 class CountedModel:
-    """Stands in for `TimedModel`: a config's call works as long as it has units."""
+    """A model on a fake clock: a subnet takes a ten-thousandth of a millisecond per unit."""
 
-    def model_call(self, config):
-        n_steps = config.layers[0].intermediate_size
-        return lambda: sum(range(n_steps))
+    shape, stack_size = SHAPE, 1
+
+    def __init__(self, clock):
+        self.clock, self.built = clock, []
+
+    def block_calls(self, kind, size):
+        self.built.append((kind, size))
+        return [self.clock.call(size / 1e4)]
+
+    def model_calls(self, config):
+        self.built.append(config)
+        return [self.clock.call(config.layers[0].intermediate_size / 1e4)]
 
 
-class FullOnly:
-    """Stands in for a `Supernet` that only has a shape."""
+@pytest.fixture
+def clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(choice, "clock_for", lambda device: clock)
+    return clock
 
-    shape = SHAPE
 
-
-def test_trials_are_measured_beside_the_full_model_in_their_order():
-    trials = [trial(49_999, 0.5, 1.0, 0.5), trial(9, 0.5, 1.0, 0.5)]
-    measured = measure_trials(CountedModel(), FullOnly(), trials, "cpu", max_seconds=1.0)
+@pytest.mark.parametrize("statistic", ["median", "p99"])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_trials_are_measured_beside_the_full_model_in_their_order(clock, statistic, device):
+    model = CountedModel(clock)
+    trials = [trial(49_999, 0.5, 1.0, 0.5), trial(24_999, 0.5, 1.0, 0.5)]
+    measured = measure_trials(model, trials, device, statistic=statistic)
     assert [one.trial for one in measured] == trials
-    assert measured[0].timing.n_samples == measured[1].timing.n_samples
-    assert measured[1].ratio < measured[0].ratio < 1.0
+    assert [one.ratio for one in measured] == pytest.approx([0.5, 0.25])
+    assert {one.timing.n_rounds for one in measured} == {choice.N_ROUNDS[statistic]}
+    assert {one.timing.n_calls for one in measured} == {1}
+    # On a CPU something short runs between all others, to see how fast the machine is just then.
+    paced = statistic == "median" and device == "cpu"
+    assert (("ffn", 12_500) in model.built) is paced
+    assert bool(measured[0].timing.slowdowns) is paced
+
+
+def test_the_time_for_measuring_is_bounded(clock):
+    trials = [trial(49_999, 0.5, 1.0, 0.5)]
+    (measured,) = measure_trials(CountedModel(clock), trials, "cuda:0", max_seconds=0.15)
+    assert measured.timing.n_rounds == 10  # of 15 ms
+
+
+@pytest.mark.parametrize("statistic", ["median", "p99"])
+def test_a_second_look_is_at_one_trial_and_the_full_model(clock, statistic):
+    model, config = CountedModel(clock), trial(49_999, 0.5, 1.0, 0.5).config
+    assert measure_again(model, config, "cpu", statistic=statistic) == pytest.approx(0.5)
+    assert model.built == [SHAPE.full, config]
 
 
 def test_a_trial_is_a_value():

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import functools
 import logging
 from dataclasses import replace
 
 import pytest
-from world import SHAPE, make_table
+from world import SHAPE, WORKLOAD, make_table
 
-from rlnas.calibration import calibrate
+from rlnas.calibration import Effort, calibrate
 from rlnas.data import read_task
 from rlnas.errors import (
     CheckpointError,
     DataError,
+    DeviceError,
     InfeasibleTargetError,
     LatencyTableError,
     RunFolderError,
@@ -19,10 +19,10 @@ from rlnas.errors import (
 from rlnas.evaluation import Racing
 from rlnas.latency import LatencyTable
 from rlnas.rewards import LatencyTarget, LinearPenalty
-from rlnas.run import Schedule, inputs
+from rlnas.run import Schedule, calibration
 from rlnas.run.folder import RunFolder
-from rlnas.run.inputs import calibrate_with_bar, prepare_inputs
-from rlnas.supernet import Supernet
+from rlnas.run.inputs import prepare_inputs
+from rlnas.supernet.encoding import with_lengths_of
 from rlnas.workload import Workload
 
 FULL_MS, SMALLEST_MS = make_table()([SHAPE.full])[0], 0.4
@@ -89,8 +89,10 @@ def test_the_stored_table_comes_before_the_given_one(world, folder, tmp_path):
 
 
 def test_without_a_table_the_device_is_calibrated(world, folder, monkeypatch):
-    quick = functools.partial(calibrate, n_models=6, n_rounds=5, max_seconds=0.5)
-    monkeypatch.setattr(inputs, "calibrate", quick)
+    def quick(*args, **how):
+        return calibrate(*args, **{**how, "effort": Effort(n_models=6, n_rounds=5, max_seconds=0.5)})
+
+    monkeypatch.setattr(calibration, "calibrate", quick)
     folder.latency.unlink()
     job = replace(world.job(), latency_table=None, reward=LinearPenalty())
     found = prepared(job, folder).latency
@@ -99,11 +101,46 @@ def test_without_a_table_the_device_is_calibrated(world, folder, monkeypatch):
     assert LatencyTable.load(folder.latency) == found
 
 
-def test_calibration_tells_the_bar_how_far_it_is(world, folder, monkeypatch, capsys):
-    monkeypatch.setattr(inputs, "calibrate", lambda *_, progress, **__: [progress(n, 4) for n in (1, 4)])
-    supernet = Supernet.load(folder.supernet)
-    calibrate_with_bar(world.job(), supernet, None, progress=True)
-    assert "calibrate: 100%" in capsys.readouterr().err
+def test_what_speaks_against_a_table_is_told(world, folder, caplog):
+    replace(make_table(), notes=("the device's clock moved",)).save(folder.latency)
+    with caplog.at_level(logging.WARNING, "rlnas"):
+        prepared(world.job(), folder)
+    assert caplog.messages == ["latency: the device's clock moved"]
+
+
+def test_a_mode_that_does_not_run_here_is_refused_before_anything_is_read(world, tmp_path):
+    job = world.job(workload=replace(WORKLOAD, mode="cuda_graph"))
+    with pytest.raises(DeviceError, match="mode='cuda_graph' needs a CUDA device, but got device='cpu'"):
+        prepared(job, RunFolder(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_longer_than_the_checkpoint_are_refused_before_training(world, tmp_path):
+    workload = Workload(seq_len=65)
+    make_table(workload=workload).save(tmp_path / "table.json")
+    job = world.job(workload=workload, latency_table=str(tmp_path / "table.json"))
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    with pytest.raises(CheckpointError, match=r"positions for 64 tokens .* seq_len=65"):
+        prepared(job, folder)
+    assert not folder.latency.exists()
+
+
+def test_the_workload_is_that_of_the_job(world, folder):
+    assert prepared(world.job(), folder).workload == WORKLOAD
+
+
+def test_the_lengths_are_those_of_the_training_texts_if_asked_for(world, folder):
+    job = world.job(lengths_from_task=True, allow_foreign_table=True)
+    found = prepared(job, folder)
+    expected = with_lengths_of(WORKLOAD, found.supernet.tokenizer, found.task.train)
+    assert found.workload == expected
+    assert len(expected.lengths) == 64
+    assert prepared(job, folder).workload == expected
+
+
+def test_a_table_of_this_machine_and_workload_is_of_here(world, folder):
+    assert prepared(world.job(), folder).predicted_for is None
 
 
 def test_a_table_of_another_device_is_refused_or_noted(world, folder, caplog):
@@ -114,6 +151,7 @@ def test_a_table_of_another_device_is_refused_or_noted(world, folder, caplog):
         found = prepared(replace(world.job(), allow_foreign_table=True), folder)
     assert "Other CPU" in found.latency.foreign_note
     assert found.latency.foreign_note in caplog.text
+    assert found.predicted_for == f"{WORKLOAD} on cpu Other CPU"
 
 
 def test_a_table_of_another_workload_is_refused_or_noted(world, folder):
@@ -122,6 +160,15 @@ def test_a_table_of_another_workload_is_refused_or_noted(world, folder):
         prepared(world.job(), folder)
     found = prepared(replace(world.job(), allow_foreign_table=True), folder)
     assert "batch 4 x 16" in found.latency.foreign_note
+    assert found.predicted_for == f"{Workload(4, 16)} on cpu {found.latency.device.name}"
+
+
+def test_a_table_of_another_version_can_be_measured_here(world, folder):
+    table = make_table()
+    replace(table, device=replace(table.device, versions={"torch": "1.0"})).save(folder.latency)
+    found = prepared(replace(world.job(), allow_foreign_table=True), folder)
+    assert "torch 1.0" in found.latency.foreign_note
+    assert found.predicted_for is None
 
 
 def test_a_target_in_milliseconds_becomes_a_ratio(world, folder):

@@ -42,6 +42,10 @@ OTHERS = {
     "workload.batch_size": 8,
     "workload.seq_len": 64,
     "workload.dtype": "bfloat16",
+    "workload.mode": "compiled",
+    "workload.statistic": "p99",
+    "workload.lengths": (8, 16),
+    "lengths_from_task": True,
     "schedule.full_epochs": 5,
     "schedule.epochs": 6,
     "schedule.finish_epochs": 7,
@@ -49,7 +53,6 @@ OTHERS = {
     "schedule.learning_rate": 0.5,
     "schedule.freeze_embeddings": True,
 }
-ONLY_ONE_VALUE = {"workload.mode"}
 
 
 def changed(name, value):
@@ -71,7 +74,7 @@ def test_every_field_is_tried_below():
     parts = {"data": DataSource, "workload": Workload, "schedule": Schedule}
     own = {entry.name for entry in fields(Job)} - set(parts)
     theirs = {f"{part}.{entry.name}" for part, kind in parts.items() for entry in fields(kind)}
-    assert set(OTHERS) == (own | theirs) - ONLY_ONE_VALUE
+    assert set(OTHERS) == own | theirs
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -143,6 +146,11 @@ def test_a_job_without_trials_is_refused(budget):
 def test_a_seed_that_not_all_generators_take_is_refused(seed, bound):
     with pytest.raises(ValueError, match=f"seed must be {bound}, but got seed={seed}"):
         replace(JOB, seed=seed)
+
+
+def test_lengths_come_from_one_place():
+    with pytest.raises(ValueError, match="takes the task's lengths, but the workload has 2 of its own"):
+        replace(JOB, workload=Workload(lengths=(8, 16)), lengths_from_task=True)
 
 
 @pytest.mark.parametrize(

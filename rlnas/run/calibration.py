@@ -1,0 +1,85 @@
+"""Calibration with a bar, and what it found in words."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from rlnas.calibration import calibrate
+
+if TYPE_CHECKING:
+    from rlnas.calibration import Effort
+    from rlnas.latency import HeldOutError, LatencyTable, PredictionError
+    from rlnas.space import SearchSpace
+    from rlnas.supernet import Supernet
+    from rlnas.workload import Workload
+
+logger = logging.getLogger(__name__)
+
+_CONTROLS = {"blocks": "counting blocks", "flops": "counting FLOPs"}
+
+
+def calibrate_with_bar(
+    supernet: Supernet,
+    space: SearchSpace,
+    workload: Workload,
+    device: str,
+    *,
+    effort: Effort | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> LatencyTable:
+    """Measure a latency table, and show how far it is; see `rlnas.calibration.calibrate`."""
+    with tqdm(desc="calibrate", disable=not progress) as bar:
+
+        def show(n_done: int, n_total: int) -> None:
+            bar.total = n_total
+            bar.update(n_done - bar.n)
+
+        return calibrate(supernet, space, workload, device, effort=effort, seed=seed, progress=show)
+
+
+def warn_of(table: LatencyTable) -> None:
+    """Log what speaks against a table: a simpler prediction, a restless machine, its origin."""
+    worse = None if table.error is None else table.error.warning
+    for note in (worse, *table.notes, table.foreign_note):
+        if note:
+            logger.warning("latency: %s", note)
+
+
+def table_sentence(table: LatencyTable) -> str:
+    """What was measured, without how wrong it is."""
+    return str(replace(table, error=None, notes=(), foreign_note=None))
+
+
+def error_lines(error: HeldOutError) -> list[str]:
+    """How wrong a table is, line by line beside the simpler predictions that it has to beat."""
+    how = "each predicted from the others" if error.leave_one_out else "measured for this alone"
+    title = f"error on {error.n_held_out} held-out subnets ({how})"
+    if error.noise is not None:
+        title += f"; timings repeat to {error.noise:.1%}"
+    rows = [
+        ("this table", error.table),
+        *((_CONTROLS.get(*[name] * 2), one) for name, one in error.controls.items()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [title, *(f"  {name:<{width}}  {_figures(one)}" for name, one in rows)]
+    if error.tau_ceiling is not None:
+        lines.append(f"  within equal depth, noise hides a tau above {error.tau_ceiling:.2f}")
+    return lines
+
+
+def time_sentence(table: LatencyTable) -> str:
+    """What the table has cost."""
+    how = "building and compiling" if table.workload.mode == "compiled" else "building"
+    return f"{how} took {table.build_seconds:.1f} s, measuring {table.measure_seconds:.1f} s"
+
+
+def _figures(error: PredictionError) -> str:
+    text = f"{error.mape:6.1%} off on average, p95 {error.p95:6.1%}"
+    for name, tau in (("tau", error.tau), ("within equal depth", error.tau_within_depth)):
+        text += "" if tau is None else f", {name} {tau:.2f}"
+    return text
