@@ -3,7 +3,7 @@
 For every model, batch size, length and mode a table is calibrated, and further random subnets of
 all depths are timed in the same interleaved rounds to judge it. Beside it stand two predictions
 fitted to the same end-to-end timings: a count of attention and FFN blocks, and FLOPs. Noise is the
-mean relative difference between two repeats of the held-out timings, each of half the rounds.
+mean relative difference of two measurements of one subnet: every fifth is built and timed twice.
 """
 
 from __future__ import annotations

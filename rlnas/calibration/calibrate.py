@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 N_MODELS = 16
 """Whole subnets that are timed end to end for the correction."""
 
+REPEATED = 5
+"""Of so many held-out subnets one is built and timed twice."""
+
 TAIL_ROUNDS = 4
 """Times as many rounds for a tail as for a median."""
 
@@ -48,8 +51,9 @@ class Effort:
 
     Attributes:
         n_models: Whole subnets to time for the correction, at least 1.
-        n_held_out: Further subnets that are timed in the same rounds and judge the table; with 0
-            the subnets of the correction judge it, each predicted from the others.
+        n_held_out: Further subnets that are timed in the same rounds and judge the table; every
+            fifth of them is built and timed twice, to see the noise. With 0 the subnets of the
+            correction judge it, each predicted from the others.
         n_rounds: Samples of each timing; four times as many where a tail is asked for.
         max_seconds: Stop after the round in which this is reached (but not before the fifth), or
             None; building the models and warming up comes on top.
@@ -184,12 +188,13 @@ def calibrate_timeable(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is timed, in the order of the timings: the floor, blocks, models, held-out models."""
+    """What is timed, in the order of the timings: floor, blocks, models, held-out models, repeats."""
 
     floor: SubnetConfig
     blocks: list[Block]
     models: list[SubnetConfig]
     held_out: list[SubnetConfig]
+    repeated: list[SubnetConfig]
 
     @classmethod
     def make(
@@ -205,18 +210,22 @@ class _Plan:
         models = choose_models(space, shape, workload, effort.n_models, seed)
         # Not of the same draws as the models, which held-out ones may not be among.
         held_out = draw_models(space, effort.n_held_out, seed + 1, excluded=models)
-        return cls(without_blocks(shape), blocks, models, held_out)
+        return cls(without_blocks(shape), blocks, models, held_out, held_out[::REPEATED])
 
     @property
     def n_calls(self) -> int:
-        return 1 + len(self.blocks) + len(self.models) + len(self.held_out)
+        return 1 + len(self.blocks) + len(self.subnets)
+
+    @property
+    def subnets(self) -> list[SubnetConfig]:
+        return [*self.models, *self.held_out, *self.repeated]
 
     def calls(self, model: Timeable, built: Callable[[int], None]) -> list[Sequence[Callable[[], object]]]:
         calls: list[Sequence[Callable[[], object]]] = [model.model_calls(self.floor)]
         for block in self.blocks:
             calls.append(model.block_calls(*block))
             built(len(calls))
-        for config in [*self.models, *self.held_out]:
+        for config in self.subnets:
             calls.append(model.model_calls(config))
             built(len(calls))
         return calls
@@ -260,6 +269,7 @@ def _make_table(
     medians_ms = [timing.median_ms for timing in levelled]
     first_model = 1 + len(plan.blocks)
     end = first_model + len(plan.models)
+    judges_end = end + len(plan.held_out)
     blocks: list[tuple[str, int]] = [("floor", 0), *plan.blocks]
     by_block = dict(zip(blocks, medians_ms, strict=False))
     table = LatencyTable(
@@ -274,7 +284,8 @@ def _make_table(
             BlockTiming(*block, timing) for block, timing in zip(blocks, timings, strict=False)
         ),
         model_timings=_model_timings(plan.models, timings[first_model:end]),
-        held_out_timings=_model_timings(plan.held_out, timings[end:]),
+        held_out_timings=_model_timings(plan.held_out, timings[end:judges_end]),
+        repeat_timings=_model_timings(plan.repeated, timings[judges_end:]),
         # What the pacemaker and the rounds explain does not matter any more.
         notes=tuple(note for note in (noise_note(levelled), clock_note) if note),
     )
@@ -305,8 +316,8 @@ def _judge(table: LatencyTable, plan: _Plan, levelled: list[Timing], raw: list[T
     # What happens to one request in a hundred may not be levelled away.
     timings = raw if statistic == "p99" else levelled
     n_models = len(plan.models)
-    judged = slice(n_models, None) if plan.held_out else slice(None, n_models)
-    configs = (plan.models + plan.held_out)[judged]
+    judged = slice(n_models, n_models + len(plan.held_out)) if plan.held_out else slice(n_models)
+    configs = plan.subnets[judged]
     medians_ms = np.array([timing.median_ms for timing in levelled[:n_models]])
     predicted = {}
     for name, features, fit in _predictors(table, plan):
@@ -314,15 +325,30 @@ def _judge(table: LatencyTable, plan: _Plan, levelled: list[Timing], raw: list[T
             predicted[name] = fit(features[:n_models], medians_ms)(features[judged]) * tail
         elif name == "table" or n_models >= 4 + features.shape[1]:
             predicted[name] = leave_one_out(fit, features, medians_ms) * tail
-    noise = [timing.repeat_noise(statistic) for timing in timings[judged]]
-    known = [value for value in noise if value is not None]
+    repeats, noise_sd = _noise(timings, plan, statistic)
     return judge(
         predicted,
         np.array([timing.statistic_ms(statistic) for timing in timings[judged]]),
         np.array([sum(count_blocks(config)) for config in configs]),
-        repeat_noise=np.array(known) if len(known) == len(configs) else None,
+        repeats=repeats,
+        noise_sd=noise_sd,
         leave_one_out=not plan.held_out,
     )
+
+
+def _noise(timings: list[Timing], plan: _Plan, statistic: str) -> tuple[FloatArray | None, float]:
+    """Relative differences of two measurements of one subnet, and the deviation of one of them."""
+    if plan.repeated:
+        first = len(plan.models)
+        once = timings[first : first + len(plan.held_out) : REPEATED]
+        again = timings[first + len(plan.held_out) :]
+        times_ms = np.array([[t.statistic_ms(statistic) for t in part] for part in (once, again)])
+        repeats = np.abs(times_ms[0] - times_ms[1]) / times_ms.mean(axis=0)
+        return repeats, float(np.sqrt((repeats**2).mean() / 2))
+    halves = [timing.repeat_noise(statistic) for timing in timings]
+    known = np.array([value for value in halves if value is not None])
+    # The difference of two halves has twice the deviation of the whole.
+    return (known, float(np.sqrt((known**2).mean()) / 2)) if len(known) else (None, 0.0)
 
 
 def _predictors(

@@ -90,23 +90,30 @@ class Correction:
 def fit_correction(parts: FloatArray, measured_ms: FloatArray) -> Correction:
     """The correction that predicts held-out models best.
 
-    A richer form must be better by more than a twentieth than a simpler one, and may not
-    give a block or the floor a time of 0 or less.
+    A richer form must be better than a simpler one by a twentieth, and by more than the standard
+    error of the difference (L. Breiman et al., Classification and Regression Trees, 1984); and it
+    may not give a block or the floor a time of 0 or less.
 
     Args:
         parts: Shape ``(n, 3)``: floor, sum of attention blocks, sum of FFN blocks, in ms.
         measured_ms: Shape ``(n,)``, end-to-end times of the same models.
     """
-    best, least = Correction(), math.inf
+    best, least = Correction(), None
     for form in FORMS if len(measured_ms) else ():
         correction = _fit_form(form, parts, measured_ms)
         if correction is None:
             continue
         predicted = leave_one_out(partial(_fit_form_or_none, form), parts, measured_ms)
-        error = float(np.abs(predicted / measured_ms - 1).mean())
-        if error < 0.95 * least - 1e-9:
-            best, least = correction, error
+        errors = np.abs(predicted / measured_ms - 1)
+        if least is None or _is_clearly_less(errors, least):
+            best, least = correction, errors
     return best
+
+
+def _is_clearly_less(errors: FloatArray, than: FloatArray) -> bool:
+    gain = than - errors
+    standard_error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return bool(gain.mean() > max(0.05 * than.mean() + 1e-9, standard_error))
 
 
 def fit_line(features: FloatArray, measured_ms: FloatArray) -> Callable[[FloatArray], FloatArray]:

@@ -79,6 +79,7 @@ class LatencyTable:
         block_timings: The raw timings of the floor and of stacks of blocks.
         model_timings: The raw end-to-end timings that the correction was fitted to.
         held_out_timings: Those that judged it, if any were taken for this.
+        repeat_timings: Timings of some of the same subnets, built a second time.
         build_seconds: What it took to build (and compile) all that was timed.
         measure_seconds: What it took to time it.
         notes: What was wrong with the machine meanwhile, one sentence each.
@@ -102,6 +103,7 @@ class LatencyTable:
     block_timings: tuple[BlockTiming, ...] = ()
     model_timings: tuple[ModelTiming, ...] = ()
     held_out_timings: tuple[ModelTiming, ...] = ()
+    repeat_timings: tuple[ModelTiming, ...] = ()
     build_seconds: float = field(default=0.0, compare=False)
     measure_seconds: float = field(default=0.0, compare=False)
     notes: tuple[str, ...] = ()
@@ -148,7 +150,8 @@ class LatencyTable:
         if not judges:
             return []
         timings = [raw.timing for raw in self.block_timings]
-        timings += [raw.timing for raw in (*self.model_timings, *self.held_out_timings)]
+        models = (*self.model_timings, *self.held_out_timings, *self.repeat_timings)
+        timings += [raw.timing for raw in models]
         if self.workload.statistic == "median":
             timings = level_rounds(timings)
         first = len(self.block_timings) + (len(self.model_timings) if self.held_out_timings else 0)
@@ -315,7 +318,7 @@ def _to_json(table: LatencyTable) -> dict[str, Any]:
         ],
         **{
             name: [{"config": raw.config.to_dict(), **raw.timing.to_dict()} for raw in getattr(table, name)]
-            for name in ("model_timings", "held_out_timings")
+            for name in ("model_timings", "held_out_timings", "repeat_timings")
         },
     }
 
@@ -364,6 +367,7 @@ def _parse(values: Mapping[str, Any]) -> LatencyTable:
         ),
         model_timings=_model_timings(values["model_timings"]),
         held_out_timings=_model_timings(values["held_out_timings"]),
+        repeat_timings=_model_timings(values["repeat_timings"]),
     )
 
 

@@ -58,8 +58,10 @@ class HeldOutError:
         table: The table's error.
         controls: Errors of simpler predictions fitted to the same end-to-end timings: ``blocks``
             counts attention and FFN blocks, ``flops`` counts operations.
-        noise: Mean relative difference of two repeats of one measurement, each of half the
-            rounds; no prediction can be shown to be much better. None below four rounds.
+        noise: Mean relative difference of two measurements of one subnet: no prediction can be
+            shown to be much better. Where models were held out, some of them are built and
+            measured twice; else the two are the halves of the rounds, which sees less. None below
+            four rounds.
         noise_p95: 95 % quantile of these differences.
         tau_ceiling: `tau_within_depth` that a perfect prediction would be seen to have, as the
             measurements are noisy; simulated.
@@ -126,7 +128,8 @@ def judge(
     measured_ms: FloatArray,
     depths: npt.NDArray[np.int64],
     *,
-    repeat_noise: FloatArray | None = None,
+    repeats: FloatArray | None = None,
+    noise_sd: float = 0.0,
     leave_one_out: bool,
     seed: int = 0,
 ) -> HeldOutError:
@@ -136,7 +139,8 @@ def judge(
         predicted_ms: By name, shape ``(n,)``; ``"table"`` is the one on trial, the others are controls.
         measured_ms: Shape ``(n,)``, n at least 1.
         depths: Number of blocks of each model, shape ``(n,)``.
-        repeat_noise: Relative difference of two repeats of each measurement, shape ``(n,)``, or None.
+        repeats: Relative differences of two measurements of one model, shape ``(k,)``, or None.
+        noise_sd: Relative standard deviation of a measurement, as `repeats` show it.
         leave_one_out: See `HeldOutError`.
         seed: Of the simulated measurements.
     """
@@ -152,16 +156,13 @@ def judge(
         for name, error in errors.items()
     }
     table = judged.pop("table")
-    ceiling = None
-    if repeat_noise is not None:
-        ceiling = _tau_ceiling(measured_ms, depths, float(np.sqrt((repeat_noise**2).mean())), seed)
     return HeldOutError(
         n_held_out=len(measured_ms),
         table=table,
         controls=judged,
-        noise=None if repeat_noise is None else float(repeat_noise.mean()),
-        noise_p95=None if repeat_noise is None else float(np.quantile(repeat_noise, 0.95)),
-        tau_ceiling=ceiling,
+        noise=None if repeats is None else float(repeats.mean()),
+        noise_p95=None if repeats is None else float(np.quantile(repeats, 0.95)),
+        tau_ceiling=None if repeats is None else _tau_ceiling(measured_ms, depths, noise_sd, seed),
         leave_one_out=leave_one_out,
         worse_than=_worse_than(errors),
     )
@@ -182,14 +183,11 @@ def _tau(
 
 
 def _tau_ceiling(
-    measured_ms: FloatArray, depths: npt.NDArray[np.int64], repeat_sd: float, seed: int
+    measured_ms: FloatArray, depths: npt.NDArray[np.int64], noise_sd: float, seed: int
 ) -> float | None:
-    """Tau within equal depth of the measurements and of what another measurement would bring.
-
-    The difference of two halves has twice the standard deviation of the whole.
-    """
+    """Tau within equal depth of the measurements and of what another measurement would bring."""
     rng = np.random.default_rng(seed)
-    noise = 1 + repeat_sd / 2 * rng.standard_normal((_N_SIMULATED, len(measured_ms)))
+    noise = 1 + noise_sd * rng.standard_normal((_N_SIMULATED, len(measured_ms)))
     taus = [_tau(measured_ms, measured_ms * factors, depths) for factors in noise]
     known = [tau for tau in taus if tau is not None]
     return float(np.mean(known)) if known else None

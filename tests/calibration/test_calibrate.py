@@ -222,6 +222,26 @@ def test_held_out_models_judge_the_table_and_take_no_part_in_it():
         raw.config for raw in table.model_timings
     )
     assert table.correction.ffn_scale == pytest.approx(without.correction.ffn_scale)
+    repeated = [raw.config for raw in table.repeat_timings]
+    assert repeated == [raw.config for raw in table.held_out_timings[::5]]
+    assert without.repeat_timings == ()
+
+
+def test_noise_is_how_far_two_builds_of_a_subnet_lie_apart():
+    class Placed(Synthetic):
+        """Each build of a model is slower or faster than others, for good."""
+
+        def model_calls(self, config):
+            luck = 1.04 if self.asked[config] else 1.0
+            self.asked[config] += 1
+            return [self.clock.call(luck * self.model_ms(config))]
+
+    effort = Effort(n_held_out=20, n_rounds=5, max_seconds=None)
+    error = calibrate_synthetic(Placed(FakeClock()), effort=effort).error
+    assert error is not None
+    assert error.noise == pytest.approx(0.04, rel=0.05)
+    assert error.tau_ceiling is not None
+    assert error.tau_ceiling < 1
 
 
 @pytest.mark.parametrize("n_held_out", [0, 12])

@@ -55,7 +55,9 @@ def test_few_models_have_no_rank_correlation():
 def test_noise_bounds_the_rank_correlation_within_equal_depth():
     def ceiling(noise: float) -> float:
         repeats = np.full(20, noise)
-        error = judge({"table": TRUTH}, TRUTH, DEPTHS, repeat_noise=repeats, leave_one_out=False)
+        error = judge(
+            {"table": TRUTH}, TRUTH, DEPTHS, repeats=repeats, noise_sd=noise / 2, leave_one_out=False
+        )
         assert error.noise == pytest.approx(noise)
         assert error.noise_p95 == pytest.approx(noise)
         assert error.tau_ceiling is not None
@@ -67,13 +69,10 @@ def test_noise_bounds_the_rank_correlation_within_equal_depth():
 
 
 def test_the_simulated_ceiling_is_what_a_second_measurement_shows():
-    # Halves differ by twice the standard deviation of the whole.
     rng, sd, seen = np.random.default_rng(1), 0.08, []
     for _ in range(300):
         seen.append(judged(TRUTH, TRUTH * (1 + sd * rng.standard_normal(20))).table.tau_within_depth)
-    halves = np.abs(2 * sd * rng.standard_normal(20_000))[:20]
-    halves *= 2 * sd / np.sqrt((halves**2).mean())
-    error = judge({"table": TRUTH}, TRUTH, DEPTHS, repeat_noise=halves, leave_one_out=False)
+    error = judge({"table": TRUTH}, TRUTH, DEPTHS, repeats=np.full(4, sd), noise_sd=sd, leave_one_out=False)
     assert error.tau_ceiling == pytest.approx(np.mean(seen), abs=0.03)
 
 
