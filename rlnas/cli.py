@@ -256,6 +256,12 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"
     )
+    group.add_argument(
+        "--sizes-worth-having",
+        action="store_true",
+        help="offer the heads and FFN widths that are worth having on the device instead of quarters; "
+        "a larger size that costs the same leaves the smaller one out",
+    )
     group.add_argument("--latency-table", metavar="FILE", help="use this table instead of calibrating")
     group.add_argument(
         "--allow-foreign-table",
@@ -291,8 +297,9 @@ def _add_calibrate(commands: Commands) -> None:
         "calibrate",
         _calibrate,
         "measure a latency table of a checkpoint on this device",
-        "Times every block option alone and some whole subnets, and says how wrong the sum of blocks is "
-        "on subnets it was not fitted to, beside counting blocks and counting FLOPs.",
+        "Times blocks of many sizes and some whole subnets. Says what can make a model fast here, fewer "
+        "blocks or thinner ones, and how wrong the table is on subnets it was not fitted to, beside "
+        "counting blocks and counting FLOPs.",
     )
     _add_model(parser)
     _add_workload(parser)
@@ -529,6 +536,7 @@ def _job(options: argparse.Namespace) -> Job:
         seed=options.seed,
         pooling=options.pooling,
         keep_last_layer=options.keep_last_layer,
+        sizes_worth_having=options.sizes_worth_having,
         latency_table=options.latency_table,
         allow_foreign_table=options.allow_foreign_table,
         trust_remote_code=options.trust_remote_code,
@@ -613,7 +621,8 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     from rlnas.alignment import probe_alignment
-    from rlnas.calibration import Effort
+    from rlnas.calibration import Effort, probe_blocks
+    from rlnas.latency.regime import find_regime
     from rlnas.run.calibration import (
         calibrate_with_bar,
         error_lines,
@@ -647,11 +656,18 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     if options.lengths == TASK_LENGTHS:
         workload = with_lengths_of(workload, supernet.tokenizer, _task(options).train)
-    space = LayerwiseSpace.for_model(supernet.shape)
-    table = calibrate_with_bar(supernet, space, workload, device, effort=effort, seed=options.seed)
+    table = calibrate_with_bar(
+        supernet,
+        LayerwiseSpace.for_model(supernet.shape),
+        workload,
+        device,
+        effort=effort,
+        extra_blocks=probe_blocks(supernet.shape),
+        seed=options.seed,
+    )
     table.save(options.out)
     print(table_sentence(table))
-    # What the workload is bound by goes here, between what was measured and how far to trust it.
+    print(find_regime(table))
     if table.error is not None:
         print("\n".join(error_lines(table.error)))
     if options.alignment:

@@ -46,6 +46,7 @@ from rlnas.errors import CheckpointError, RewardError
 from rlnas.evaluation import Racing
 from rlnas.history import History
 from rlnas.latency import HeldOutError, LatencyTable, PredictionError
+from rlnas.latency.regime import find_regime
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.run.folder import read_json, write_json
 from rlnas.workload import Workload
@@ -848,8 +849,9 @@ def test_calibrate_writes_a_table_that_a_search_takes(world, tmp_path, capsys, q
     assert set(table.attention_ms) == {1, 2, 3, 4}
     assert quick == [Effort()]
     printed = capsys.readouterr()
-    first, title, *rows = printed.out.splitlines()
+    first, regime, title, *rows = printed.out.splitlines()
     assert first.startswith("latency of batch 1 x 16 tokens")
+    assert regime == str(find_regime(table))
     assert title.startswith("error on 4 held-out subnets (each predicted from the others)")
     assert rows[0].startswith("  this table")
     assert re.fullmatch(r"building took [\d.]+ s, measuring [\d.]+ s", rows[-2])

@@ -60,8 +60,9 @@ def measure(
         max_seconds: Stop after the round in which the timed work, or the wall clock since
             the first round, reached this, but not before `MIN_ROUNDS` rounds; None for no
             bound.
-        min_sample_ms: A sample repeats its call until it is about this long, so that the
-            clock's resolution does not matter; 0 for one call a sample, as quantiles need it.
+        min_sample_ms: A sample repeats its call (or each of its mix, as often) until it is about
+            this long, so that the clock's resolution does not matter; 0 for one call a sample, as
+            quantiles need it.
         back_to_back: Indices of calls whose repeats do not wait for each other: parts of a
             model, which in the model do not wait either. All others are requests, waited
             for one by one.
@@ -145,7 +146,7 @@ class _Subject:
         self._mix = mix
         self._clock = clock
         self._together = together
-        usual_ms = float(np.mean([_warm_up(call, clock) for call in mix]))
+        usual_ms = sum(_warm_up(call, clock) for call in mix)
         self._n_calls = _calls_per_sample(usual_ms, min_sample_ms)
         self.samples_ms: list[float] = []
         self._slowdowns_ms: list[float] = []

@@ -11,8 +11,11 @@ from tqdm.auto import tqdm
 from rlnas.calibration import calibrate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlnas.calibration import Effort
     from rlnas.latency import HeldOutError, LatencyTable, PredictionError
+    from rlnas.protocols import BlockKind
     from rlnas.space import SearchSpace
     from rlnas.supernet import Supernet
     from rlnas.workload import Workload
@@ -29,6 +32,7 @@ def calibrate_with_bar(
     device: str,
     *,
     effort: Effort | None = None,
+    extra_blocks: Sequence[tuple[BlockKind, int]] = (),
     seed: int = 0,
     progress: bool = True,
 ) -> LatencyTable:
@@ -39,7 +43,16 @@ def calibrate_with_bar(
             bar.total = n_total
             bar.update(n_done - bar.n)
 
-        return calibrate(supernet, space, workload, device, effort=effort, seed=seed, progress=show)
+        return calibrate(
+            supernet,
+            space,
+            workload,
+            device,
+            effort=effort,
+            extra_blocks=extra_blocks,
+            seed=seed,
+            progress=show,
+        )
 
 
 def warn_of(table: LatencyTable) -> None:

@@ -212,6 +212,7 @@ def _summary(
         "target_ms": None if inputs.target_ratio is None else inputs.target_ratio * _full_ms(inputs),
         **{name: certified[name] for name in CERTIFIED},
         "latency_model": _latency_model(inputs),
+        "regime": inputs.regime and {**inputs.regime.to_dict(), "sentence": str(inputs.regime)},
         "last64_mean_reward": float(np.mean(result.episode_rewards[-LAST_EPISODES:])),
         "item_passes": item_passes(job, folder),
         "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},

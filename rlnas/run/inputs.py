@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlnas.calibration import probe_blocks
 from rlnas.data import load_task, read_task, write_task
-from rlnas.errors import DataError, InfeasibleTargetError
+from rlnas.errors import DataError, InfeasibleTargetError, LatencyTableError
 from rlnas.latency import LatencyTable, describe_device
+from rlnas.latency.regime import find_regime
 from rlnas.protocols import RelativeReward, TargetedReward
 from rlnas.run.calibration import calibrate_with_bar, table_sentence, warn_of
 from rlnas.run.folder import write_folder
-from rlnas.run.training import furthest_supernet, search_space
+from rlnas.run.training import furthest_supernet
 from rlnas.runtime import check_mode
+from rlnas.space import LayerwiseSpace
 from rlnas.supernet.encoding import with_lengths_of
 from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
     from rlnas.latency import DeviceInfo
+    from rlnas.latency.regime import Regime
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
-    from rlnas.space import LayerwiseSpace
     from rlnas.supernet import Supernet
     from rlnas.task import Task
     from rlnas.workload import Workload
@@ -40,6 +43,7 @@ class Inputs:
         space: The configs on offer.
         workload: What the device will be asked, with the task's lengths where the job asks for these.
         latency: Predicts their latencies.
+        regime: What makes a model fast here, or None if the table holds too little to say.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
         predicted_for: Workload and device of the latency table, if it is not that of this machine and
             job: then the target is theirs too. Else None.
@@ -50,6 +54,7 @@ class Inputs:
     space: LayerwiseSpace
     workload: Workload
     latency: LatencyTable
+    regime: Regime | None
     target_ratio: float | None
     predicted_for: str | None = None
 
@@ -77,11 +82,12 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if job.lengths_from_task:
         workload = with_lengths_of(workload, supernet.tokenizer, task.train)
     TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
-    space = search_space(job, supernet)
     device = describe_device(job.device)
     with folder.phase("calibrate"):
-        latency = _latency(job, supernet, space, workload, device, folder, progress=progress)
+        latency = _latency(job, supernet, workload, device, folder, progress=progress)
     logger.info("%s", table_sentence(latency))
+    regime = _regime(job, latency)
+    space = _space(job, supernet, regime)
     if latency.error is not None:
         logger.info("latency: %s", latency.error)
     warn_of(latency)
@@ -91,6 +97,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         space=space,
         workload=workload,
         latency=latency,
+        regime=regime,
         target_ratio=_target_ratio(job, space, latency),
         predicted_for=_origin_elsewhere(latency, workload, device),
     )
@@ -127,10 +134,35 @@ def _check_metric(job: Job, task: Task) -> None:
         )
 
 
+def _quarters(job: Job, supernet: Supernet) -> LayerwiseSpace:
+    return LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
+
+
+def _regime(job: Job, latency: LatencyTable) -> Regime | None:
+    """What the table says of the device; a table of few sizes says nothing, which may not matter."""
+    try:
+        regime = find_regime(latency)
+    except LatencyTableError:
+        if job.sizes_worth_having:
+            raise
+        return None
+    logger.info("%s", regime)
+    return regime
+
+
+def _space(job: Job, supernet: Supernet, regime: Regime | None) -> LayerwiseSpace:
+    """The subnets on offer: those that are searched, and that share their weights in training."""
+    if regime is None or not job.sizes_worth_having:
+        return _quarters(job, supernet)
+    space = regime.space(supernet.shape, keep_last_layer=job.keep_last_layer)
+    first = space.layers[0]
+    logger.info("on offer: %s heads, %s FFN units", first.num_attention_heads, first.intermediate_size)
+    return space
+
+
 def _latency(
     job: Job,
     supernet: Supernet,
-    space: LayerwiseSpace,
     workload: Workload,
     device: DeviceInfo,
     folder: RunFolder,
@@ -149,7 +181,15 @@ def _latency(
             allow_mismatch=job.allow_foreign_table,
         )
     else:
-        table = calibrate_with_bar(supernet, space, workload, job.device, seed=job.seed, progress=progress)
+        table = calibrate_with_bar(
+            supernet,
+            _quarters(job, supernet),
+            workload,
+            job.device,
+            extra_blocks=probe_blocks(supernet.shape) if job.sizes_worth_having else (),
+            seed=job.seed,
+            progress=progress,
+        )
     if not stored:
         table.save(folder.latency)
     return table

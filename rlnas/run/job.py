@@ -106,6 +106,8 @@ class Job:
         seed: Of everything random.
         pooling: ``"cls"``, ``"mean"``, or None for what the checkpoint was made for.
         keep_last_layer: Whether the last layer's blocks may only shrink, not go.
+        sizes_worth_having: Whether blocks have the sizes that are worth having on the device, see
+            `rlnas.latency.regime`, instead of quarters of the full ones.
         latency_table: File of a latency table to use instead of calibrating, or None.
         allow_foreign_table: Whether that table may be of another device or workload.
         trust_remote_code: Whether code inside the checkpoint may run.
@@ -129,6 +131,7 @@ class Job:
     seed: int = 0
     pooling: str | None = None
     keep_last_layer: bool = False
+    sizes_worth_having: bool = False
     latency_table: str | None = None
     allow_foreign_table: bool = False
     trust_remote_code: bool = False

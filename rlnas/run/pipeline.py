@@ -54,7 +54,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
     with folder.held(), half_the_cores(job.device):
         inputs = prepare_inputs(job, folder, progress=progress)
         with baseline_beside(job, inputs.task, folder):
-            train_supernet(job, inputs.supernet, inputs.task, folder, progress=progress)
+            train_supernet(job, inputs.supernet, inputs.space, inputs.task, folder, progress=progress)
             with folder.phase("search"):
                 evaluator = SupernetEvaluator(
                     inputs.supernet, inputs.task, inputs.latency, racing=job.racing

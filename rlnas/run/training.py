@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import CheckpointError
 from rlnas.run.folder import write_folder
-from rlnas.space import LayerwiseSpace
 from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, Supernet
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.supernet.training import prepare
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
-    from rlnas.space import SubnetConfig
+    from rlnas.space import LayerwiseSpace, SubnetConfig
     from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.task import Task
 
@@ -36,11 +35,6 @@ def load_supernet(job: Job, task: Task) -> Supernet:
         seed=job.seed,
         trust_remote_code=job.trust_remote_code,
     )
-
-
-def search_space(job: Job, supernet: Supernet) -> LayerwiseSpace:
-    """The subnets on offer: those that are searched, and that share their weights in training."""
-    return LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
 
 
 def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
@@ -63,8 +57,16 @@ def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
     return supernet
 
 
-def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, *, progress: bool) -> None:
-    """Fine-tune if need be, order by importance, share the weights; each stage is kept.
+def train_supernet(
+    job: Job,
+    supernet: Supernet,
+    space: LayerwiseSpace,
+    task: Task,
+    folder: RunFolder,
+    *,
+    progress: bool,
+) -> None:
+    """Fine-tune if need be, order by importance, share the weights among a space; each stage is kept.
 
     Raises:
         TrainingError: If the loss is not a finite number.
@@ -83,7 +85,7 @@ def train_supernet(job: Job, supernet: Supernet, task: Task, folder: RunFolder, 
         with folder.phase("share"):
             sandwich = SandwichTrainer(
                 epochs=schedule.epochs,
-                space=search_space(job, supernet),
+                space=space,
                 optimisation=optimisation(job, supernet, schedule.epochs),
             )
             checkpoint = folder.checkpoints / "shared.pt"

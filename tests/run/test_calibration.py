@@ -40,9 +40,10 @@ def test_the_bar_shows_how_far_the_calibration_is(monkeypatch, capsys, progress)
         return "a table"
 
     monkeypatch.setattr(calibration, "calibrate", calibrate)
-    made = calibrate_with_bar("net", "space", WORKLOAD, "cpu", effort="much", seed=3, progress=progress)
+    how = {"effort": "much", "extra_blocks": [("ffn", 3)], "seed": 3}
+    made = calibrate_with_bar("net", "space", WORKLOAD, "cpu", progress=progress, **how)
     assert made == "a table"
-    assert asked == [(("net", "space", WORKLOAD, "cpu"), {"effort": "much", "seed": 3})]
+    assert asked == [(("net", "space", WORKLOAD, "cpu"), how)]
     assert ("calibrate: 100%" in capsys.readouterr().err) is progress
 
 

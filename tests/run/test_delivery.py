@@ -10,6 +10,7 @@ from rlnas.deploy.certify import TARGET_TOLERANCE
 from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History
 from rlnas.latency import HeldOutError, PredictionError, Timing, describe_device
+from rlnas.latency.regime import find_regime
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report import read_summary
 from rlnas.run import delivery, run_job
@@ -39,7 +40,8 @@ KEYS = {
         "full",
         "best",
     ),
-    *("latency_ratio", "latency_ratio_ci", "loss_points", "loss_ci", "pareto", "latency_model", "note"),
+    *("latency_ratio", "latency_ratio_ci", "loss_points", "loss_ci", "pareto", "latency_model", "regime"),
+    "note",
     *("evaluation", "last64_mean_reward", "item_passes", "seconds", "steps", "confirmations", "prediction"),
 }
 PHASES = (
@@ -92,6 +94,8 @@ def test_the_summary_says_what_was_asked_for(world, summary):
     assert summary["item_passes"] == 5
     assert summary["latency_model"] == {"notes": [], "foreign_note": None}
     assert summary["prediction"] is None
+    regime = find_regime(make_table())
+    assert summary["regime"] == {**regime.to_dict(), "sentence": str(regime)}
 
 
 def test_the_summary_names_the_model_without_a_home_folder(world, summary):
@@ -453,6 +457,8 @@ def test_with_the_table_of_another_version_the_choice_is_measured(world, searche
     machine = Machine(monkeypatch)
     summary = delivered(world, searched, allow_foreign_table=True)
     assert summary["prediction"] is None
+    regime = find_regime(make_table())
+    assert summary["regime"] == {**regime.to_dict(), "sentence": str(regime)}
     assert summary["target_met"] is True
     assert len(machine.looked_at) == 1
     assert "torch 1.0" in summary["latency_model"]["foreign_note"]
@@ -472,6 +478,8 @@ def test_the_lengths_of_the_task_are_what_is_timed(world, searched, monkeypatch)
     assert summary["workload"] == found.workload.to_dict()
     assert summary["workload"]["lengths"] == list(found.workload.lengths) != []
     assert summary["prediction"] is None
+    regime = find_regime(make_table())
+    assert summary["regime"] == {**regime.to_dict(), "sentence": str(regime)}
 
 
 def test_a_reward_without_a_target_leaves_the_target_out(world, tmp_path, finished, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from world import SHAPE, WORKLOAD, make_table
 
-from rlnas.calibration import Effort, calibrate
+from rlnas.calibration import Effort, calibrate, probe_blocks
 from rlnas.data import read_task
 from rlnas.errors import (
     CheckpointError,
@@ -18,6 +18,7 @@ from rlnas.errors import (
 )
 from rlnas.evaluation import Racing
 from rlnas.latency import LatencyTable
+from rlnas.latency.regime import find_regime
 from rlnas.rewards import LatencyTarget, LinearPenalty
 from rlnas.run import Schedule, calibration
 from rlnas.run.folder import RunFolder
@@ -217,3 +218,53 @@ def test_a_target_above_the_full_model_is_told(world, folder, caplog):
     with caplog.at_level(logging.WARNING, logger="rlnas"):
         prepared(world.job(reward=LatencyTarget(target_ms=2 * FULL_MS)), folder)
     assert f"the target of {2 * FULL_MS:.4g} ms is above the full model's {FULL_MS:.4g} ms" in caplog.text
+
+
+def test_sizes_worth_having_are_those_of_the_table(world, tmp_path):
+    # Two heads cost what four do, and half of the units what three quarters do.
+    flat = replace(make_table(), attention_ms={1: 0.1, 2: 0.4, 3: 0.4, 4: 0.4}, ffn_ms=STEPS)
+    flat.save(tmp_path / "table.json")
+    job = replace(world.job(sizes_worth_having=True), latency_table=str(tmp_path / "table.json"))
+    found = prepared(job, RunFolder(tmp_path / "run"))
+    assert found.regime == find_regime(flat)
+    assert {layer.num_attention_heads for layer in found.space.layers} == {(0, 1, 4)}
+    assert {layer.intermediate_size for layer in found.space.layers} == {(0, *regime_units(flat))}
+    quarters = prepared(replace(job, sizes_worth_having=False), RunFolder(tmp_path / "other"))
+    assert {layer.num_attention_heads for layer in quarters.space.layers} == {(0, 1, 2, 3, 4)}
+
+
+STEPS = {size: 0.2 if 2 * size <= SHAPE.intermediate_size else 0.5 for size in make_table().ffn_ms}
+
+
+def regime_units(table: LatencyTable) -> tuple[int, ...]:
+    halves = [size for size in table.ffn_ms if 2 * size <= SHAPE.intermediate_size]
+    return (max(halves), SHAPE.intermediate_size)
+
+
+def test_sizes_are_probed_where_there_is_no_table(world, tmp_path, monkeypatch):
+    asked = {}
+
+    def few(*args, effort, extra_blocks, **how):
+        asked["extra"] = extra_blocks
+        return calibrate(
+            *args, effort=Effort(4, n_rounds=5, max_seconds=0.2), extra_blocks=extra_blocks, **how
+        )
+
+    monkeypatch.setattr(calibration, "calibrate", few)
+    job = replace(world.job(sizes_worth_having=True), latency_table=None, reward=LinearPenalty())
+    found = prepared(job, RunFolder(tmp_path))
+    assert asked["extra"] == probe_blocks(SHAPE)
+    assert found.space == found.regime.space(SHAPE)
+    prepared(replace(job, sizes_worth_having=False), RunFolder(tmp_path / "other"))
+    assert asked["extra"] == ()
+
+
+def test_a_table_of_one_size_has_no_regime_and_no_sizes_worth_having(world, tmp_path):
+    table = replace(
+        make_table(), attention_ms={SHAPE.num_attention_heads: 1.0}, ffn_ms={SHAPE.intermediate_size: 1.0}
+    )
+    table.save(tmp_path / "table.json")
+    job = replace(world.job(), latency_table=str(tmp_path / "table.json"))
+    with pytest.raises(LatencyTableError, match="two sizes to see what a size costs"):
+        prepared(replace(job, sizes_worth_having=True), RunFolder(tmp_path / "run"))
+    assert prepared(job, RunFolder(tmp_path / "run")).regime is None

@@ -29,6 +29,7 @@ OTHERS = {
     "seed": 3,
     "pooling": "mean",
     "keep_last_layer": True,
+    "sizes_worth_having": True,
     "latency_table": "latency.json",
     "allow_foreign_table": True,
     "trust_remote_code": True,

@@ -12,7 +12,7 @@ from rlnas.errors import CheckpointError, TrainingError
 from rlnas.run import training
 from rlnas.run.folder import RunFolder
 from rlnas.run.training import finish_subnet, furthest_supernet, load_supernet, train_supernet
-from rlnas.space import LayerConfig, SubnetConfig
+from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 from rlnas.supernet import FullTrainer, SandwichTrainer, Supernet
 
 SMALL = SubnetConfig((LayerConfig(2, 0), LayerConfig(1, 16)))
@@ -41,7 +41,8 @@ def schedule(job, **changes):
 
 def train(job, task, folder):
     supernet = furthest_supernet(job, task, folder)
-    train_supernet(job, supernet, task, folder, progress=False)
+    space = LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
+    train_supernet(job, supernet, space, task, folder, progress=False)
     return supernet
 
 
@@ -76,10 +77,9 @@ def test_all_stages_of_training_leave_one_supernet(world, task, folder):
 
 def test_weights_that_are_trained_are_not_trained_again(world, task, folder):
     train(world.job(), task, folder)
-    supernet = furthest_supernet(world.job(), task, folder)
-    before = weights_of(supernet.model)
-    train_supernet(world.job(), supernet, task, folder, progress=False)
-    assert torch.equal(weights_of(supernet.model), before)
+    before = weights_of(furthest_supernet(world.job(), task, folder).model)
+    again = train(world.job(), task, folder)
+    assert torch.equal(weights_of(again.model), before)
 
 
 def test_training_that_goes_on_after_fine_tuning_ends_with_the_same_weights(
