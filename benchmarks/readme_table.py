@@ -1,4 +1,4 @@
-"""Write tables into README.md, between their marks: of a finished run, or of a benchmark's last line."""
+"""Write tables into README.md, between their marks: of a finished run, or of a benchmark's last lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from rlnas.report import format_table, read_summary
 
-EVALUATION = Path(__file__).parent / "results" / "evaluation.jsonl"
+RESULTS = Path(__file__).parent / "results"
 LISTS = {
     "random": "256 random ones",
     "ppo25": "256 that PPO proposes after 25 % of a search",
@@ -22,16 +22,22 @@ LISTS = {
 def main() -> None:
     """Replace what stands between the marks."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--table", choices=["demo", "evaluation"], default="demo", help="which table")
+    parser.add_argument(
+        "--table", choices=["demo", "evaluation", "latency"], default="demo", help="which table"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder of the demo table")
-    parser.add_argument("--results", type=Path, default=EVALUATION, help="results of the benchmark")
+    parser.add_argument(
+        "--results", type=Path, help="results of the benchmark; by default those in benchmarks/results"
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     options = parser.parse_args()
     if options.table == "demo":
         block = f"```\n{format_table(read_summary(options.run))}\n```"
-    else:
-        lines = map(json.loads, options.results.read_text(encoding="utf-8").splitlines())
+    elif options.table == "evaluation":
+        lines = _lines(options.results or RESULTS / "evaluation.jsonl")
         block = evaluation_table([line for line in lines if "us_per_token_all" in line["figures"]][-1])
+    else:
+        block = latency_table(_lines(options.results or RESULTS / "latency_model.jsonl"))
     start = f"<!-- {options.table} table: written by benchmarks/readme_table.py -->"
     end = f"<!-- end of {options.table} table -->"
     text = options.readme.read_text(encoding="utf-8")
@@ -41,6 +47,37 @@ def main() -> None:
     block = f"{start}\n{block}\n{end}"
     options.readme.write_text(pattern.sub(lambda _: block, text), encoding="utf-8")
     print(json.dumps({"n_lines": block.count("\n") + 1}))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def latency_table(lines: list[dict[str, Any]]) -> str:
+    """Errors of latency tables and of what they have to beat: each case as it was last measured."""
+    rows: dict[tuple[Any, ...], str] = {}
+    for line in lines:
+        for case in line["figures"]["cases"]:
+            key = tuple(case[name] for name in ("model", "batch_size", "seq_len", "mode"))
+            taus = (case["tau_within_depth"], case["tau_ceiling"])
+            cells = [*map(str, key), f"{case['mape']:.1%} ({case['p95']:.1%})"]
+            cells += [f"{case[name]:.1%}" for name in ("flops_only_mape", "depth_only_mape", "noise")]
+            cells += ["-" if tau is None else f"{tau:.2f}" for tau in taus]
+            rows[key] = f"| {' | '.join(cells)} |"
+    last = lines[-1]
+    n_held_out = last["figures"]["cases"][-1]["n_held_out"]
+    note = (
+        f"\nMean absolute error of predicted latencies (95 % quantile in brackets) on {n_held_out} random "
+        "subnets of all depths that no fit has seen; of lines fitted to counts of FLOPs and of blocks; "
+        "difference of two measurements of one subnet; rank correlation (Kendall) among subnets of equally "
+        "many blocks, and what noise lets a perfect table reach. "
+        f"{last['settings']['dtype']}, {last['device']}, commit {last['commit']}."
+    )
+    head = (
+        "| model | batch | tokens | mode | latency table | FLOPs | blocks | noise | tau | at most |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+    )
+    return "\n".join([*head, *rows.values(), note])
 
 
 def evaluation_table(line: dict[str, Any]) -> str:

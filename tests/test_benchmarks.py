@@ -111,6 +111,36 @@ def test_the_evaluation_table_comes_from_the_last_line_with_timings(run, tmp_pat
     )
 
 
+def test_the_latency_table_takes_each_case_as_it_was_last_measured(run, tmp_path):
+    readme, results = tmp_path / "README.md", tmp_path / "lines.jsonl"
+    readme.write_text(
+        "<!-- latency table: written by benchmarks/readme_table.py -->\n<!-- end of latency table -->\n"
+    )
+
+    def line(mape: float, *seq_lens: int) -> str:
+        same = {
+            "model": "minilm",
+            "batch_size": 1,
+            "mode": "eager",
+            "mape": mape,
+            "p95": 0.04,
+            "n_held_out": 60,
+        }
+        same |= {"flops_only_mape": 0.03, "depth_only_mape": 0.15, "noise": 0.01}
+        same |= {"tau_within_depth": 0.9, "tau_ceiling": None}
+        cases = [{**same, "seq_len": seq_len} for seq_len in seq_lens]
+        rest = {"settings": {"dtype": "float32"}, "device": "a CPU", "commit": "abc"}
+        return json.dumps({"figures": {"cases": cases}, **rest})
+
+    results.write_text(f"{line(0.05, 32, 128)}\n{line(0.02, 128)}\n")
+    run("readme_table", "--table", "latency", "--results", results, "--readme", readme)
+    text = readme.read_text()
+    assert "| minilm | 1 | 32 | eager | 5.0% (4.0%) | 3.0% | 15.0% | 1.0% | 0.90 | - |" in text
+    assert "| minilm | 1 | 128 | eager | 2.0% (4.0%) |" in text
+    assert text.count("minilm") == 2
+    assert "on 60 random subnets" in text
+
+
 def test_a_readme_without_marks_is_left_alone(run, tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("no marks\n")
