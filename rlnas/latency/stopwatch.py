@@ -214,7 +214,7 @@ def _warm_up(call: Callable[[], object], clock: Clock) -> float:
     for _ in range(_MAX_WARM_UP_CALLS):
         times_ms.append(_checked(clock.time_ms(call, 1)))
         # The first call may compile or allocate for seconds and says nothing about the rest.
-        if len(times_ms) >= 3 and sum(times_ms[1:]) >= _MAX_WARM_UP_MS:
+        if len(times_ms) >= 2 and sum(times_ms[1:]) >= _MAX_WARM_UP_MS:
             break
         if len(times_ms) >= 6:
             before, now = np.median(times_ms[-6:-3]), np.median(times_ms[-3:])
