@@ -113,7 +113,7 @@ def calibrate(
         TimedModel(supernet, workload, chosen),
         space,
         workload,
-        device=describe_device(chosen),
+        device=describe_device(chosen, mode=workload.mode),
         clock=clock_for(chosen),
         effort=effort,
         extra_blocks=extra_blocks,

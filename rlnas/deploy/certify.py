@@ -283,7 +283,7 @@ def certify(
         latency_ratio_ci=timed.ratio_ci,
         target_ratio=target_ratio,
         workload=workload,
-        device=describe_device(chosen),
+        device=describe_device(chosen, mode=workload.mode),
         note=note,
     )
     return certificate if task is None else _judged(certificate, task, predictions[0], predictions[1], seed)

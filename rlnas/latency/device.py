@@ -34,7 +34,8 @@ class DeviceInfo:
         driver: Driver and CUDA version, or None on a CPU.
         clock: What counts as time: ``"processor time"`` of the process on a CPU (wall-clock time
             less what other programs took, see `CpuClock`), ``"CUDA events"`` on a GPU.
-        versions: Of Python (major.minor), torch and transformers.
+        versions: Of Python (major.minor), torch and transformers, and of onnxruntime where that runs
+            the model.
     """
 
     kind: str
@@ -90,12 +91,13 @@ def resolve_device(device: str = "auto") -> str:
     return f"cuda:{index}"
 
 
-def describe_device(device: str, *, threads: int = TIMED_THREADS) -> DeviceInfo:
+def describe_device(device: str, *, threads: int = TIMED_THREADS, mode: str = "eager") -> DeviceInfo:
     """What a latency measured on `device` under `timing_conditions` belongs to.
 
     Args:
         device: See `resolve_device`.
         threads: Torch threads while timing.
+        mode: How the model is run, see `rlnas.workload.MODES`.
 
     Raises:
         DeviceError: If the device is unknown or not there.
@@ -106,6 +108,8 @@ def describe_device(device: str, *, threads: int = TIMED_THREADS) -> DeviceInfo:
         "torch": _version_of("torch"),
         "transformers": _version_of("transformers"),
     }
+    if mode == "onnxruntime":
+        versions[mode] = _version_of(mode)
     if chosen == "cpu":
         return DeviceInfo("cpu", _cpu_name(), threads, clock=CPU_CLOCK, versions=versions)
     import torch

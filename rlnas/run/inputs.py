@@ -82,7 +82,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if job.lengths_from_task:
         workload = with_lengths_of(workload, supernet.tokenizer, task.train)
     TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
-    device = describe_device(job.device)
+    device = describe_device(job.device, mode=job.workload.mode)
     with folder.phase("calibrate"):
         latency = _latency(job, supernet, workload, device, folder, progress=progress)
     logger.info("%s", table_sentence(latency))

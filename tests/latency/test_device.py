@@ -133,3 +133,9 @@ def test_the_threads_are_put_back_after_an_error():
 def test_timing_on_no_thread_is_refused():
     with pytest.raises(ValueError, match="threads=0"), timing_conditions(0):
         pass
+
+
+def test_onnxruntime_counts_where_it_runs_the_model():
+    assert "onnxruntime" not in describe_device("cpu").versions
+    assert describe_device("cpu", mode="compiled") == describe_device("cpu")
+    assert describe_device("cpu", mode="onnxruntime").versions["onnxruntime"]
