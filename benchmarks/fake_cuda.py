@@ -24,6 +24,7 @@ import warnings
 import weakref
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -214,7 +215,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _replacements() -> list[tuple[object, str, object]]:
-    """Attributes of torch, and what stands in for them."""
+    """Attributes of torch and of rlnas, and what stands in for them."""
     cuda = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
@@ -237,7 +238,13 @@ def _replacements() -> list[tuple[object, str, object]]:
         "reset_peak_memory_stats": _nothing,
         **dict.fromkeys(("memory_allocated", "max_memory_allocated"), lambda device=None: 0),
     }
-    return [(torch.cuda, name, value) for name, value in cuda.items()]
+    # The compiler builds for the CPU, whose own compiler it needs instead of Triton.
+    modes = import_module("rlnas.runtime.prepare")
+    own_check = modes.check_compiler
+    return [
+        *((torch.cuda, name, value) for name, value in cuda.items()),
+        (modes, "check_compiler", lambda device: own_check("cpu")),
+    ]
 
 
 @contextmanager

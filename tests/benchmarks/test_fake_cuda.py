@@ -13,7 +13,7 @@ from torch import nn
 from rlnas.calibration import calibrate
 from rlnas.errors import DeviceError
 from rlnas.latency import CudaClock, describe_device, resolve_device
-from rlnas.runtime import GraphMemory, prepare
+from rlnas.runtime import GraphMemory, check_mode, prepare
 from rlnas.space import UniformSpace
 from rlnas.workload import Workload
 
@@ -191,3 +191,8 @@ def test_a_calibration_of_the_fake_bears_its_name(gpu, bert, mode):
     table = calibrate(bert, space, Workload(batch_size=2, seq_len=8, mode=mode), "cuda")
     assert (table.device.kind, table.device.name) == ("cuda", "fake GPU (CPU)")
     assert table([space.largest()])[0] > 0
+
+
+def test_what_is_compiled_needs_no_compiler_of_a_gpu():
+    with fake_cuda():
+        check_mode("compiled", "cuda:0", "bfloat16")

@@ -138,8 +138,10 @@ def test_the_real_package_without_a_driver_is_no_error():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_tells_its_clock():
-    pytest.importorskip("pynvml")
-    assert 100 < frequency_reader("cuda:0")() < 10_000
+    read = frequency_reader("cuda:0")
+    if read is None:
+        pytest.skip("NVML is not installed, or does not answer")
+    assert 100 < read() < 10_000
 
 
 @pytest.mark.parametrize("readings", [(), (1500.0,), (1500.0, 1574.0, 1500.0)])
