@@ -193,6 +193,5 @@ def test_a_calibration_of_the_fake_bears_its_name(gpu, bert, mode):
     assert table([space.largest()])[0] > 0
 
 
-def test_what_is_compiled_needs_no_compiler_of_a_gpu():
-    with fake_cuda():
-        check_mode("compiled", "cuda:0", "bfloat16")
+def test_what_is_compiled_needs_no_compiler_of_a_gpu(gpu):
+    check_mode("compiled", "cuda:0", "bfloat16")
