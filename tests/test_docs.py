@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rlnas.cli import _parser
+from rlnas.cli.parser import make_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,7 +205,7 @@ def complaint(arguments: list[str]) -> str:
     """What the command line says against arguments; empty if it takes them."""
     errors = io.StringIO()
     with redirect_stderr(errors), redirect_stdout(io.StringIO()), suppress(SystemExit):
-        _parser().parse_args(arguments)
+        make_parser().parse_args(arguments)
     return errors.getvalue()
 
 
@@ -225,7 +225,7 @@ def test_every_flag_that_a_page_names_exists(page: Path) -> None:
         for code in re.findall(r"`([^`\n]+)`", prose_of(page.read_text()))
         for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)
     }
-    assert named <= flags_of(_parser()) | {"--constraint"}
+    assert named <= flags_of(make_parser()) | {"--constraint"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -1,0 +1,41 @@
+"""``rlnas export``: write a subnet of a run as a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlnas.cli.command import add_command
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rlnas.cli.command import Commands
+
+
+def add_export(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "export",
+        run_export,
+        "write a subnet of a run as a model that transformers loads",
+        "By default the chosen subnet with its last training; with --trial any other of the history, with "
+        "the shared weights.",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--trial", type=int, metavar="N", help="number of a trial, as in the report")
+    parser.add_argument("--out", type=Path, default=Path("small-bert"), help="folder to write")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Write the chosen subnet, or the one that the flags name."""
+    from rlnas.run.export import export_chosen, export_trial
+
+    if options.trial is None:
+        export_chosen(options.folder, options.out)
+    else:
+        config = export_trial(options.folder, options.trial, options.out)
+        print(json.dumps(config.to_dict()))
+    print(f"model: {options.out}")

@@ -1,0 +1,142 @@
+"""``rlnas search``: shrink a checkpoint for a task and a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlnas.cli.checkpoint import add_checkpoint_flags
+from rlnas.cli.command import add_command
+from rlnas.cli.job import CONTROLLERS, make_job
+from rlnas.cli.report import show_result
+from rlnas.cli.rewards import REWARDS
+from rlnas.cli.task import add_task_flags
+from rlnas.cli.workload import add_workload_flags
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rlnas.cli.command import Commands
+
+
+def add_search(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "search",
+        run_search,
+        "shrink a checkpoint for a task and a device",
+        "Loads the task, calibrates a latency table on the device, trains shared weights, lets the "
+        "controller search, and writes a certified model, a summary and a report into the run folder.",
+    )
+    add_search_flags(parser)
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
+    """All that a search is told."""
+    add_checkpoint_flags(parser)
+    add_task_flags(parser, "", "pydocs")
+    add_workload_flags(parser)
+    _add_goal(parser)
+    _add_training(parser)
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="run folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """Run the job, or go on with it, and print its result."""
+    from rlnas.run import run_job
+
+    show_result(run_job(make_job(options), options.out, resume=options.resume), options.out)
+
+
+def _add_goal(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("search")
+    target = group.add_mutually_exclusive_group()
+    target.add_argument("--target-ms", type=float, help="latency to reach, in milliseconds")
+    target.add_argument(
+        "--target-ratio",
+        type=float,
+        help="latency to reach, as a fraction of the full model's (default: 0.5)",
+    )
+    group.add_argument(
+        "--controller",
+        choices=CONTROLLERS,
+        default="ppo",
+        help="what proposes subnets: reinforcement learning, evolution, or chance",
+    )
+    group.add_argument(
+        "--reward",
+        default="latency-target",
+        help=f"what a subnet is worth: {', '.join(REWARDS)}, or package.module:function, any function of "
+        "rlnas.metrics.Metrics",
+    )
+    group.add_argument(
+        "--reward-weight", type=float, help="weight of the latency in the reward, where it has one"
+    )
+    group.add_argument("--budget", type=int, default=200, help="subnets that may be evaluated")
+    _add_racing(group)
+    _add_space(group)
+    group.add_argument(
+        "--latency-table", metavar="FILE", help="use this table of `rlnas calibrate` instead of calibrating"
+    )
+    group.add_argument(
+        "--allow-foreign-table",
+        action="store_true",
+        help="take a latency table of another device or workload, and say so in the result",
+    )
+
+
+def _add_racing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--racing",
+        action="store_true",
+        help="drop subnets that cannot win before they have seen all items, at 95 %% confidence; "
+        "for the metric accuracy only",
+    )
+    group.add_argument(
+        "--indifference",
+        type=float,
+        metavar="POINTS",
+        help="with --racing: accuracy points that a subnet has to be better by to be worth seeing all "
+        "items; by default 0",
+    )
+
+
+def _add_space(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"
+    )
+    group.add_argument(
+        "--sizes-worth-having",
+        action="store_true",
+        help="instead of quarters, offer the numbers of heads and the FFN widths that pay on the device; "
+        "a size that costs as much as a larger one is left out",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--epochs",
+        type=int,
+        default=2,
+        help="passes over the training items with weights that all subnets share",
+    )
+    group.add_argument(
+        "--full-epochs",
+        type=int,
+        default=1,
+        help="passes of the full model before that; skipped if it is fine-tuned already",
+    )
+    group.add_argument(
+        "--finish-epochs", type=int, default=1, help="passes of the chosen subnet at the end"
+    )
+    group.add_argument("--train-batch-size", type=int, default=32, help="items per step")
+    group.add_argument(
+        "--learning-rate",
+        type=float,
+        help="peak learning rate; by default 5e-5 for BERT-base, 2e-4 for MiniLM",
+    )
+    group.add_argument("--freeze-embeddings", action="store_true", help="leave the embeddings as they are")

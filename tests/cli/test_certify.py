@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from world import BUDGET, LABELS, WORKLOAD, write_checkpoint
+
+import rlnas.deploy
+from rlnas.cli import main
+from rlnas.run.folder import read_json
+
+CPU = ("--device", "cpu", "--seq-len", "16")
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Certificates with few rounds; returns what was asked for."""
+    real, asked = rlnas.deploy.certify, []
+
+    def few(*args, **how):
+        asked.append((args, how))
+        return real(*args, n_rounds=5, **how)
+
+    monkeypatch.setattr(rlnas.deploy, "certify", few)
+    return asked
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory):
+    """A checkpoint with a classifier for the world's labels."""
+    return str(write_checkpoint(tmp_path_factory.mktemp("tuned") / "model", LABELS))
+
+
+@pytest.mark.parametrize(("target", "code"), [(None, 0), ("100", 0), ("0.0001", 1)])
+def test_certify_says_by_its_exit_code_whether_the_target_is_met(brief, tuned, capsys, target, code):
+    flags = () if target is None else ("--target-ratio", target)
+    assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == code
+    printed = capsys.readouterr().out
+    assert "latency alone" in printed
+    assert ("target 100 met" in printed) is (target == "100")
+    assert ("target 0.0001 missed" in printed) is (target == "0.0001")
+
+
+def test_certify_judges_a_task_and_writes_the_certificate(brief, world, tuned, tmp_path, capsys):
+    out = tmp_path / "certificates" / "tiny.json"
+    flags = ("--task", str(world.data), "--search-items", "32", "--out", str(out))
+    assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == 0
+    values = read_json(out)
+    assert (values["task_name"], values["full"]["n_items"], values["loss_points"]) == ("reviews", 40, 0.0)
+    assert values["workload"] == WORKLOAD.to_dict()
+    printed = capsys.readouterr().out
+    assert "loss      0.0 points of accuracy" in printed
+    assert printed.endswith(f"certificate: {out}\n")
+    assert brief[0][1]["max_seq_len"] == 16
+
+
+def test_certify_takes_the_lengths_of_a_task(brief, world, tuned):
+    flags = ("--task", str(world.data), "--search-items", "32", "--lengths", "task", "--statistic", "p99")
+    assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == 0
+    workload = brief[0][1]["workload"]
+    assert len(workload.lengths) == 64
+    assert workload.statistic == "p99"
+
+
+def test_a_run_stands_for_its_chosen_and_its_full_model(brief, finished, tuned):
+    assert main(["certify", str(finished), *CPU]) == 0
+    assert main(["certify", str(finished), "--baseline", tuned, *CPU]) == 0
+    assert main(["certify", tuned, "--baseline", str(finished), *CPU]) == 0
+    compared = [(args[0], how["baseline"]) for args, how in brief]
+    best, full = str(finished / "best"), str(finished / "full")
+    assert compared == [(best, full), (best, tuned), (tuned, full)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "nothing to compare 'no/such' with; name the full model .--baseline.$"),
+        (["--baseline", "no/other"], "cannot read the model 'no/other': "),
+        (["--baseline", "no/other", "--lengths", "task"], "--lengths=task takes .*; name one .--task.$"),
+        (["--baseline", "no/other", "--mode", "cuda_graph"], "mode='cuda_graph' needs a CUDA device"),
+        (["--baseline", "no/other", "--target-ratio", "0"], "must be above 0, but got target_ratio=0.0"),
+        (["--baseline", "no/other", "--task", "no-such-task"], "no-such-task"),
+        (["--baseline", "no/other", "--out", "."], r"--out=. is a folder; name a file"),
+        (["--baseline", "no/other", "--seed", "-1"], "seed must be at least 0, but got seed=-1"),
+    ],
+    ids=lambda value: value[-2] if isinstance(value, list) and value else "",
+)
+def test_certify_refuses_what_cannot_be(refused, flags, message):
+    refused(["certify", "no/such", "--device", "cpu", *flags], message)
+
+
+def test_certify_does_not_take_an_unfinished_run(unfinished, refused):
+    message = f"run' is not finished: {BUDGET} subnets are scored"
+    refused(["certify", unfinished, *CPU], message)
+    refused(["certify", "model", "--baseline", unfinished, *CPU], message)
+
+
+def test_certify_runs_no_code_unless_told(brief, run, refused):
+    with (run / "best" / "modeling_subnet.py").open("a") as file:
+        file.write("\n")
+    refused(["certify", run, *CPU], r"look at it, then pass .*\(--trust-remote-code\) to run it")
+    assert main(["certify", str(run), *CPU, "--trust-remote-code"]) == 0

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from rlnas.cli import main
+from rlnas.cli.job import make_controller, make_racing
+from rlnas.controllers.evolution import EvolutionController
+from rlnas.controllers.ppo import PPOController
+from rlnas.controllers.random import RandomController
+from rlnas.evaluation import Racing
+from rlnas.run.folder import read_json
+
+
+def test_the_command_line_asks_for_the_same_as_python(world, finished):
+    assert read_json(finished / "config.json") == world.job().settings()
+
+
+def test_controllers_by_name(tmp_path):
+    assert make_controller("evolution", tmp_path) == EvolutionController()
+    assert make_controller("random", tmp_path) == RandomController()
+    ppo = make_controller("ppo", tmp_path)
+    assert isinstance(ppo, PPOController)
+    assert ppo.save_path == tmp_path / "controller.zip"
+    assert ppo.log_dir == tmp_path / "ppo"
+
+
+def test_searches_do_not_race_unless_told(asked):
+    assert main(["search"]) == 0
+    assert main(["search", "--racing"]) == 0
+    assert main(["search", "--racing", "--indifference", "1.5", "--seed", "3"]) == 0
+    racings = [job.racing for job, _, _ in asked]
+    assert racings == [None, Racing(), Racing(indifference=0.015, seed=3)]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "points", "message"),
+    [
+        (False, 1.0, "--indifference=1 is for races only; add --racing, or drop it"),
+        (False, 0.0, "--indifference=0 is for races only"),
+        (True, -0.5, "--indifference=-0.5 must be at least 0 and less than 100 points of accuracy"),
+        (True, 100.0, "--indifference=100 must be at least 0 and less than 100 points"),
+        (True, float("nan"), "--indifference=nan must be at least 0"),
+    ],
+)
+def test_an_indifference_that_cannot_be_is_refused(enabled, points, message):
+    with pytest.raises(ValueError, match=message):
+        make_racing(enabled, points, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--indifference", "1"], "--indifference=1 is for races only; add --racing, or drop it$"),
+        (
+            ["--racing", "--indifference", "-1"],
+            "--indifference=-1 must be at least 0 and less than 100 points",
+        ),
+        (
+            ["--racing", "--reward", "latency-target-absolute"],
+            "absolute=True.* also prices being faster than the target; run without --racing",
+        ),
+        (["--racing", "--metric", "f1"], "needs metric=accuracy, but the task 'reviews' has metric=f1"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_race_that_cannot_be_is_refused_before_any_work(world, tmp_path, refused, flags, message):
+    refused(world.arguments(tmp_path / "run", *flags), message)
+    left = tmp_path / "run"
+    assert not left.exists() or {path.name for path in left.iterdir()} <= {"config.json", "run.lock"}
+
+
+def test_a_raced_run_ends_with_its_table(world, trained, capsys):
+    assert main(world.arguments(trained, "--racing", "--indifference", "1", "--budget", "16")) == 0
+    assert "The search judged 16 subnets on" in " ".join(capsys.readouterr().out.split())
+    racing = read_json(trained / "summary.json")["evaluation"]["racing"]
+    assert racing == {"confidence": 0.95, "indifference": 0.01}
