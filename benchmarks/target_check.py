@@ -23,7 +23,7 @@ from rlnas.cli import minilm_path
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.ppo import PPOController
 from rlnas.data import load_task
-from rlnas.deploy.certify import TARGET_TOLERANCE
+from rlnas.deploy.certificate import TARGET_TOLERANCE
 from rlnas.latency import clock_for, compare_timings, measure, resolve_device, sample_ms, timing_conditions
 from rlnas.run.choice import choose, finalists, measure_again, measure_trials, settle
 from rlnas.supernet import Supernet

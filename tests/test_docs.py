@@ -370,7 +370,7 @@ def class_fields(path: Path) -> set[str]:
 NUMBERS: dict[str, Callable[[], set[str]]] = {
     "summary": lambda: dict_keys(ROOT / "rlnas/run/delivery.py"),
     "evaluation": lambda: class_fields(ROOT / "rlnas/evaluation/cost.py"),
-    "certificate": lambda: dict_keys(ROOT / "rlnas/deploy/certify.py"),
+    "certificate": lambda: dict_keys(ROOT / "rlnas/deploy/certificate.py"),
     "metrics": lambda: class_fields(ROOT / "rlnas/metrics.py"),
     "trial": lambda: class_fields(ROOT / "rlnas/trial.py"),
     "result": lambda: class_fields(ROOT / "rlnas/history.py") - {"trials"},

@@ -65,7 +65,7 @@ def run_certify(options: argparse.Namespace) -> int:
         0, or 1 if the target is missed.
     """
     from rlnas.deploy import certify
-    from rlnas.deploy.certify import read_tokenizer
+    from rlnas.deploy.loading import read_tokenizer
     from rlnas.run.folder import write_json
     from rlnas.run.job import check_seed
     from rlnas.supernet.encoding import with_lengths_of

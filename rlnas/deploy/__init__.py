@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rlnas.deploy.certify import Certificate, Measured, Prediction, certify
+from rlnas.deploy.certificate import Certificate, Measured, Prediction
+from rlnas.deploy.certify import certify
 from rlnas.deploy.export import export
 
 __all__ = ["Certificate", "Measured", "Prediction", "certify", "export"]

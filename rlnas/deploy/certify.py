@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE
-from rlnas.errors import CheckpointError, first_line
+from rlnas.deploy.certificate import Certificate, Measured
+from rlnas.deploy.loading import check, load
 from rlnas.latency import (
     clock_for,
     compare_timings,
@@ -26,25 +24,19 @@ from rlnas.latency import (
 from rlnas.latency.frequency import frequency_note, frequency_reader
 from rlnas.runtime import check_mode
 from rlnas.scores import difference_interval, score, score_interval
-from rlnas.supernet.checkpoint import check_vocabulary, label_order, quiet_transformers
+from rlnas.supernet.checkpoint import label_order
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.inference import predict
-from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
-from rlnas.supernet.supernet import Supernet
 from rlnas.supernet.timing import inference_calls
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from rlnas.latency import Comparison, DeviceInfo, Timing
+    from rlnas.deploy.loading import Certifiable, Loaded
+    from rlnas.latency import Comparison, Timing
     from rlnas.task import Task
     from rlnas.workload import Workload
-
-    Certifiable: TypeAlias = str | Path | Supernet | tuple[PreTrainedModel, PreTrainedTokenizerBase]
-
-TARGET_TOLERANCE = 1.05
-"""A latency ratio up to this many times its target meets it: timings of one machine differ that much."""
 
 N_ROUNDS = {"median": 200, "p99": 1_000}
 """Rounds of the timing, by statistic: in a tail only one round in a hundred counts."""
@@ -54,165 +46,6 @@ MAX_SECONDS = {"median": 30.0, "p99": 60.0}
 
 TAIL_SAMPLES = 200
 """Samples below which a 99 % quantile rests on one or two of them."""
-
-NO_LIMIT = 2**31 - 1
-"""Tokens taken by a model whose positions are relative."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One model of a certificate.
-
-    Attributes:
-        latency_ms: Latency in milliseconds: the workload's statistic, its median or its p99.
-        latency_ci: Its 95 % interval (low, high), from a bootstrap over rounds.
-        latency_spread_ms: Interquartile range of the latency over rounds, in milliseconds.
-        n_params: Number of parameters.
-        accuracy: The task's metric on the final split, a fraction; None without a task.
-        accuracy_ci: Its 95 % interval (low, high); None without a task.
-    """
-
-    latency_ms: float
-    latency_ci: tuple[float, float]
-    latency_spread_ms: float
-    n_params: int
-    accuracy: float | None = None
-    accuracy_ci: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a latency table says of a device or a workload that was not at hand.
-
-    Attributes:
-        ratio: Predicted latency of the certified model over the full model's.
-        made_for: Workload and device of the table.
-    """
-
-    ratio: float
-    made_for: str
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A model beside its baseline: both timed in the same rounds, and judged on the same items.
-
-    Attributes:
-        baseline: What the model is compared with, usually the full model.
-        subnet: The certified model.
-        latency_ratio: The model's latency over the baseline's: the median over rounds, or for p99
-            the ratio of both p99.
-        latency_ratio_ci: Its 95 % interval (low, high), from a bootstrap over rounds.
-        target_ratio: What the ratio was to be at most, or None.
-        workload: What was timed; both models were also judged in its number format.
-        device: What it was timed on.
-        loss_points: 100 times the baseline's accuracy minus the model's; None without a task.
-        loss_ci: Its 95 % interval (low, high), paired over items; None without a task.
-        task_name: The task, or None if only latency is certified.
-        metric: The task's metric, which `accuracy` stands for, or None.
-        split: Name of the split that both were judged on, or None.
-        n_items: Its number of items, or None.
-        note: One sentence if the timings are noisy, else None.
-        prediction: Set where the target is that of another device or workload: what is predicted
-            there. What was measured is then of here.
-    """
-
-    baseline: Measured
-    subnet: Measured
-    latency_ratio: float
-    latency_ratio_ci: tuple[float, float]
-    target_ratio: float | None
-    workload: Workload
-    device: DeviceInfo
-    loss_points: float | None = None
-    loss_ci: tuple[float, float] | None = None
-    task_name: str | None = None
-    metric: str | None = None
-    split: str | None = None
-    n_items: int | None = None
-    note: str | None = None
-    prediction: Prediction | None = None
-
-    @property
-    def target_met(self) -> bool | None:
-        """Whether the ratio is at most `TARGET_TOLERANCE` times its target.
-
-        None without a target, and where the target is that of another device or workload.
-        """
-        if self.target_ratio is None or self.prediction is not None:
-            return None
-        return self.latency_ratio <= TARGET_TOLERANCE * self.target_ratio
-
-    def __str__(self) -> str:
-        lines = ["latency alone, 95 % intervals"]
-        if self.n_items is not None:
-            lines = [f"{self.task_name}, {self.split} split, {self.n_items:,} items, 95 % intervals"]
-        lines += [
-            self._row("baseline", self.baseline),
-            self._row("subnet", self.subnet),
-            self._ratio_line(),
-        ]
-        if self.prediction is not None:
-            lines.append(self._prediction_line(self.prediction))
-        if self.loss_points is None or self.loss_ci is None:
-            lines.append("accuracy  not judged, as no task was given")
-        else:
-            low, high = self.loss_ci
-            lines.append(
-                f"loss      {self.loss_points:.1f} points of {self.metric} [{low:.1f}, {high:.1f}]"
-            )
-        lines.append(f"timed     {self.workload} on {self.device}")
-        return "\n".join([*lines, *([f"note      {self.note}"] if self.note else [])])
-
-    def _row(self, name: str, one: Measured) -> str:
-        parts = []
-        if one.accuracy is not None and one.accuracy_ci is not None:
-            low, high = one.accuracy_ci
-            parts.append(f"{self.metric} {one.accuracy:.3f} [{low:.3f}, {high:.3f}]")
-        low, high = one.latency_ci
-        tail = "" if self.workload.statistic == "median" else f"{self.workload.statistic} "
-        spread = f"spread {one.latency_spread_ms:.2f}"
-        parts.append(f"{tail}{one.latency_ms:.2f} ms [{low:.2f}, {high:.2f}] ({spread})")
-        parts.append(f"{one.n_params / 1e6:.2f} M parameters")
-        return f"{name:<9} " + "   ".join(parts)
-
-    def _ratio_line(self) -> str:
-        low, high = self.latency_ratio_ci
-        text = f"latency   {self.latency_ratio:.3f} of the baseline's [{low:.3f}, {high:.3f}]"
-        if self.prediction is not None:
-            return f"{text}, measured here"
-        if self.target_ratio is not None:
-            text += f", target {self.target_ratio:g} {'met' if self.target_met else 'missed'}"
-        return text
-
-    def _prediction_line(self, prediction: Prediction) -> str:
-        text = (
-            f"predicted {prediction.ratio:.3f} of the full model's for {prediction.made_for}, "
-            "which was not at hand to measure"
-        )
-        if self.target_ratio is not None:
-            text += f"; so whether the target {self.target_ratio:g} is met there is not known"
-        return text
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, under the names that a run's ``summary.json`` uses."""
-        judged = {"n_items": self.n_items, "split": self.split}
-        return {
-            "task_name": self.task_name,
-            "metric": self.metric,
-            "full": {**_plain(self.baseline), **judged},
-            "best": {**_plain(self.subnet), **judged},
-            "latency_ratio": self.latency_ratio,
-            "latency_ratio_ci": list(self.latency_ratio_ci),
-            "target_ratio": self.target_ratio,
-            "target_met": self.target_met,
-            "loss_points": self.loss_points,
-            "loss_ci": None if self.loss_ci is None else list(self.loss_ci),
-            "workload": self.workload.to_dict(),
-            "device": self.device.to_dict(),
-            "note": self.note,
-            "prediction": None if self.prediction is None else asdict(self.prediction),
-        }
 
 
 def certify(
@@ -267,8 +100,8 @@ def certify(
     dtype: torch.dtype = getattr(torch, workload.dtype)
     pair = []
     for one in (baseline, model):
-        loaded = _load(one, trust_remote_code, is_judged=task is not None)
-        _check(loaded, task, workload)
+        loaded = load(one, trust_remote_code, is_judged=task is not None)
+        check(loaded, task, workload)
         pair.append(replace(loaded, module=_placed(loaded.module, chosen, dtype)))
     predictions = [] if task is None else [_predict(one, task, max_seq_len, batch_size) for one in pair]
     timed, note = _time(pair, workload, chosen, n_rounds, max_seconds, seed)
@@ -287,26 +120,6 @@ def certify(
         note=note,
     )
     return certificate if task is None else _judged(certificate, task, predictions[0], predictions[1], seed)
-
-
-def read_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that `certify` takes.
-
-    Args:
-        name: A folder or a hub name.
-        trust_remote_code: Whether code inside other folders may run.
-
-    Raises:
-        CheckpointError: If it cannot be read, or knows no words.
-    """
-    try:
-        with quiet_transformers():
-            tokenizer = _read_tokenizer(str(name), trust_remote_code)
-    except Exception as error:  # transformers and its parts each raise their own
-        reason = first_line(error)
-        raise CheckpointError(f"cannot read the tokenizer of {str(name)!r}: {reason}") from error
-    check_vocabulary(tokenizer, str(name))
-    return tokenizer
 
 
 def _judged(
@@ -344,106 +157,6 @@ def _with_accuracy(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Loaded:
-    """A model that can be run; `name` is for messages. Without a task it has no tokenizer."""
-
-    name: str
-    module: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
-    max_seq_len: int
-
-
-def _load(model: Certifiable, trust_remote_code: bool, *, is_judged: bool) -> _Loaded:
-    if isinstance(model, Supernet):
-        return _Loaded("the supernet", model.model, model.tokenizer, model.max_seq_len)
-    tokenizer: PreTrainedTokenizerBase | None
-    if isinstance(model, tuple):
-        module, tokenizer = model
-        name = type(module).__name__
-    else:
-        name = str(model)
-        try:
-            module = _read(name, trust_remote_code, is_judged=is_judged)
-        except CheckpointError:
-            raise
-        except Exception as error:  # transformers, safetensors and json each raise their own
-            reason = first_line(error)
-            raise CheckpointError(f"cannot read the model {name!r}: {reason}") from error
-        tokenizer = read_tokenizer(name, trust_remote_code=trust_remote_code) if is_judged else None
-    limit = NO_LIMIT if tokenizer is None else tokenizer.model_max_length
-    return _Loaded(name, module, tokenizer, min(limit, _positions(module)))
-
-
-def _read(name: str, trust_remote_code: bool, *, is_judged: bool) -> PreTrainedModel:
-    folder = Path(name)
-    if _is_own_export(folder):
-        config = SubnetModelConfig.from_pretrained(folder)
-        with quiet_transformers():
-            read: Any = SubnetModel.from_pretrained(
-                folder, config=config, dtype="auto", output_loading_info=True
-            )
-    elif (folder / CONFIG_FILE).is_file() and not trust_remote_code:
-        raise CheckpointError(
-            f"the model file {MODEL_FILE.name} in {name!r} is not the one of this version of rlnas; "
-            "look at it, then pass trust_remote_code=True (--trust-remote-code) to run it"
-        )
-    else:
-        with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            read = AutoModelForSequenceClassification.from_pretrained(
-                name, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
-            )
-    module, info = read
-    if info["missing_keys"] and is_judged:  # transformers fills them with random numbers
-        raise CheckpointError(
-            f"the model {name!r} lacks {len(info['missing_keys'])} weights, among them "
-            f"{min(info['missing_keys'])!r}; give one that was trained for sequence classification"
-        )
-    return cast("PreTrainedModel", module)
-
-
-def _read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    if _is_own_export(Path(name)):
-        config = SubnetModelConfig.from_pretrained(name)
-        return AutoTokenizer.from_pretrained(name, config=config, trust_remote_code=False)
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-
-
-def _is_own_export(folder: Path) -> bool:
-    """Whether a folder's model file is ours to the byte: then our own class can stand in for it."""
-    file = folder / MODEL_FILE.name
-    if not (folder / CONFIG_FILE).is_file() or not file.is_file():
-        return False
-    return file.read_bytes() == MODEL_FILE.read_bytes()
-
-
-def _positions(module: PreTrainedModel) -> int:
-    """How many tokens a model takes."""
-    config = module.config
-    limit = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
-    padding = getattr(config, "position_padding", None)
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        padding = config.pad_token_id
-    # These families count positions from behind the padding index.
-    return limit if padding is None else limit - int(padding) - 1
-
-
-def _check(loaded: _Loaded, task: Task | None, workload: Workload) -> None:
-    config: Any = loaded.module.config
-    num_labels = int(config.num_labels)
-    if task is not None and num_labels != task.num_labels:
-        raise CheckpointError(
-            f"the model {loaded.name!r} has num_labels={num_labels}, but task {task.name!r} needs "
-            f"{task.num_labels}; give a model that was trained for this task"
-        )
-    limit = _positions(loaded.module)
-    if workload.seq_len > limit:
-        raise CheckpointError(
-            f"the model {loaded.name!r} takes at most {limit} tokens, "
-            f"but the workload has seq_len={workload.seq_len}; ask for no more than that (--seq-len)"
-        )
-
-
 def _placed(module: PreTrainedModel, device: str, dtype: torch.dtype) -> PreTrainedModel:
     """A copy on the device, in the number format, in evaluation mode; the caller's stays as it is."""
     placed: Any = copy.deepcopy(module)
@@ -452,7 +165,7 @@ def _placed(module: PreTrainedModel, device: str, dtype: torch.dtype) -> PreTrai
 
 
 def _predict(
-    loaded: _Loaded, task: Task, max_seq_len: int | None, batch_size: int
+    loaded: Loaded, task: Task, max_seq_len: int | None, batch_size: int
 ) -> npt.NDArray[np.generic]:
     """Predictions on the final split: the task's class indices, or values."""
     tokenizer = cast("PreTrainedTokenizerBase", loaded.tokenizer)  # there, as there is a task
@@ -466,7 +179,7 @@ def _predict(
 
 
 def _time(
-    pair: list[_Loaded],
+    pair: list[Loaded],
     workload: Workload,
     device: str,
     n_rounds: int | None,
@@ -507,16 +220,10 @@ def _tail_note(timing: Timing, statistic: str) -> str | None:
     return f"a p99 of {timing.n_samples} samples rests on one or two of them; give it more time"
 
 
-def _measured(loaded: _Loaded, timing: Timing, statistic: str, seed: int) -> Measured:
+def _measured(loaded: Loaded, timing: Timing, statistic: str, seed: int) -> Measured:
     return Measured(
         latency_ms=timing.statistic_ms(statistic),
         latency_ci=timing.interval_ms(statistic, seed=seed),
         latency_spread_ms=timing.spread_ms,
         n_params=sum(parameter.numel() for parameter in loaded.module.parameters()),
     )
-
-
-def _plain(measured: Measured) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(measured).items()
-    }

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import re
-import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,18 +13,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rlnas.deploy.certify import (
-    MAX_SECONDS,
-    N_ROUNDS,
-    Certificate,
-    Measured,
-    Prediction,
-    certify,
-    read_tokenizer,
-)
+from rlnas.deploy.certify import MAX_SECONDS, N_ROUNDS, certify
 from rlnas.deploy.export import export
 from rlnas.errors import CheckpointError, DeviceError, EvaluationError
-from rlnas.latency import DeviceInfo, Timing
+from rlnas.latency import Timing
 from rlnas.scores import score, score_interval
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.inference import predict
@@ -37,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from rlnas.deploy.certificate import Certificate
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Task
 
@@ -252,26 +242,6 @@ def test_a_mode_that_does_not_run_here_is_refused_before_anything_is_read():
         certify("no/such", baseline="no/such", workload=workload)
 
 
-def test_a_tokenizer_is_read_as_certify_reads_it(
-    supernets: Supernets, checkpoint: Checkpoints, task: Task, tmp_path: Path
-):
-    export(supernets("bert", task), SUBNET, tmp_path / "model")
-    texts = list(task.final.texts)
-    expected = supernets("bert", task).tokenizer(texts)["input_ids"]
-    for folder in (tmp_path / "model", checkpoint("bert", task)):
-        assert read_tokenizer(folder)(texts)["input_ids"] == expected
-
-
-def test_a_tokenizer_that_is_missing_is_named(tmp_path: Path, checkpoint: Checkpoints, task: Task):
-    with pytest.raises(CheckpointError, match=re.escape(f"cannot read the tokenizer of '{tmp_path}'")):
-        read_tokenizer(tmp_path)
-    shutil.copytree(checkpoint("bert", task), tmp_path / "model")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "model" / name).unlink()
-    with pytest.raises(CheckpointError, match="holds no vocabulary"):
-        certify(tmp_path / "model", baseline=tmp_path / "model", task=task, **QUICK)
-
-
 def test_an_export_is_read_without_running_its_code(
     supernets: Supernets, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -365,110 +335,3 @@ def test_the_largest_of_classes_hides_no_nan(supernets: Supernets, task: Task):
         broken.head.out.bias[1] = np.nan
     with pytest.raises(EvaluationError, match="24 of 24 predictions of 'SubnetModel' are not finite"):
         certify((broken, supernet.tokenizer), baseline=supernet, task=task, **QUICK)
-
-
-DEVICE = DeviceInfo("cpu", "Example CPU", versions={"torch": "2.13.0"})
-
-
-def made(ratio: float, target: float | None, note: str | None = None) -> Certificate:
-    return Certificate(
-        baseline=Measured(14.02, (13.9, 14.1), 0.2, 22_713_216, 0.768, (0.743, 0.791)),
-        subnet=Measured(6.76, (6.7, 6.8), 0.12, 18_301_440, 0.754, (0.729, 0.777)),
-        loss_points=1.4,
-        loss_ci=(-0.2, 3.0),
-        latency_ratio=ratio,
-        latency_ratio_ci=(ratio - 0.01, ratio + 0.01),
-        target_ratio=target,
-        task_name="films",
-        metric="accuracy",
-        split="test",
-        n_items=1200,
-        workload=WORKLOAD,
-        device=DeviceInfo("cpu", "Example CPU", versions={"torch": "2.13.0"}),
-        note=note,
-    )
-
-
-def latency_alone(certificate: Certificate) -> Certificate:
-    """As if there had been no task."""
-    sides = [
-        replace(one, accuracy=None, accuracy_ci=None) for one in (certificate.baseline, certificate.subnet)
-    ]
-    judged = dict.fromkeys(("loss_points", "loss_ci", "task_name", "metric", "split", "n_items"))
-    return replace(certificate, baseline=sides[0], subnet=sides[1], **judged)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "target", "met"),
-    [(0.525, 0.5, True), (0.526, 0.5, False), (0.4, 0.5, True), (9.0, None, None)],
-)
-def test_the_target_is_met_up_to_five_percent(ratio: float, target: float | None, met: bool | None):
-    assert made(ratio, target).target_met is met
-
-
-def test_the_certificate_prints_as_a_block():
-    lines = str(made(0.482, 0.5, "this machine is noisy")).splitlines()
-    assert lines == [
-        "films, test split, 1,200 items, 95 % intervals",
-        "baseline  accuracy 0.768 [0.743, 0.791]   14.02 ms [13.90, 14.10] (spread 0.20)   "
-        "22.71 M parameters",
-        "subnet    accuracy 0.754 [0.729, 0.777]   6.76 ms [6.70, 6.80] (spread 0.12)   18.30 M parameters",
-        "latency   0.482 of the baseline's [0.472, 0.492], target 0.5 met",
-        "loss      1.4 points of accuracy [-0.2, 3.0]",
-        f"timed     batch 2 x 8 tokens, float32, eager on {DEVICE}",
-        "note      this machine is noisy",
-    ]
-    assert "target" not in str(made(0.482, None))
-    assert "target 0.5 missed" in str(made(0.6, 0.5))
-
-
-def test_a_certificate_of_latency_alone_says_so():
-    certificate = replace(latency_alone(made(0.482, 0.5)), workload=replace(WORKLOAD, statistic="p99"))
-    assert str(certificate).splitlines() == [
-        "latency alone, 95 % intervals",
-        "baseline  p99 14.02 ms [13.90, 14.10] (spread 0.20)   22.71 M parameters",
-        "subnet    p99 6.76 ms [6.70, 6.80] (spread 0.12)   18.30 M parameters",
-        "latency   0.482 of the baseline's [0.472, 0.492], target 0.5 met",
-        "accuracy  not judged, as no task was given",
-        f"timed     batch 2 x 8 tokens, float32, eager, p99 on {DEVICE}",
-    ]
-    values = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
-    assert values["full"]["accuracy"] is values["full"]["accuracy_ci"] is values["loss_ci"] is None
-    assert values["target_met"] is True
-
-
-def test_what_was_predicted_for_elsewhere_is_told_from_what_was_measured_here():
-    elsewhere = Prediction(0.495, "batch 1 x 16 tokens, float32, eager on cuda Example GPU")
-    certificate = replace(made(0.9, 0.5), prediction=elsewhere)
-    assert certificate.target_met is None
-    text = str(certificate)
-    assert "latency   0.900 of the baseline's [0.890, 0.910], measured here\n" in text
-    assert (
-        "predicted 0.495 of the full model's for batch 1 x 16 tokens, float32, eager on cuda Example GPU, "
-        "which was not at hand to measure; so whether the target 0.5 is met there is not known\n"
-    ) in text
-    assert "0.5 met" not in text
-    assert "missed" not in text
-    assert "target" not in str(replace(certificate, target_ratio=None))
-    values = certificate.to_dict()
-    assert values["prediction"] == {"ratio": 0.495, "made_for": elsewhere.made_for}
-    assert (values["target_met"], values["latency_ratio"]) == (None, 0.9)
-
-
-def test_the_dictionary_is_json_under_the_names_of_a_summary():
-    values = json.loads(json.dumps(made(0.482, 0.5).to_dict(), allow_nan=False))
-    assert values["full"]["accuracy_ci"] == [0.743, 0.791]
-    assert values["best"] == {
-        "accuracy": 0.754,
-        "accuracy_ci": [0.729, 0.777],
-        "latency_ms": 6.76,
-        "latency_ci": [6.7, 6.8],
-        "latency_spread_ms": 0.12,
-        "n_params": 18_301_440,
-        "n_items": 1200,
-        "split": "test",
-    }
-    assert (values["target_ratio"], values["target_met"], values["loss_points"]) == (0.5, True, 1.4)
-    assert values["workload"]["seq_len"] == 8
-    assert values["prediction"] is None
-    assert values["device"]["name"] == "Example CPU"

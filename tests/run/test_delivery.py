@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 from world import BUDGET, N_FINAL, N_SEARCH, SHAPE, WORKLOAD, make_table
 
-from rlnas.deploy.certify import TARGET_TOLERANCE
+from rlnas.deploy.certificate import TARGET_TOLERANCE
 from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History
 from rlnas.latency import HeldOutError, PredictionError, Timing, describe_device
