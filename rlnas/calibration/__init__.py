@@ -1,7 +1,8 @@
 """From a supernet and a workload to a latency table of the device at hand."""
 
-from rlnas.calibration.calibrate import Effort, calibrate, calibrate_timeable
+from rlnas.calibration.calibrate import calibrate, calibrate_timeable
 from rlnas.calibration.design import block_options, choose_models, draw_models, probe_blocks
+from rlnas.calibration.plan import Effort
 
 __all__ = [
     "Effort",

@@ -309,14 +309,3 @@ def test_what_was_wrong_with_the_machine_stands_in_the_table():
     assert noisy.startswith("this machine is noisy")
     assert "700" in throttled
     assert calibrate_synthetic(Synthetic(FakeClock())).notes == ()
-
-
-@pytest.mark.parametrize("field", ["n_models", "n_rounds"])
-def test_an_effort_of_nothing_is_refused(field):
-    with pytest.raises(ValueError, match=f"{field} must be at least 1, but got {field}=0"):
-        Effort(**{field: 0})
-
-
-def test_an_effort_of_less_than_nothing_is_refused():
-    with pytest.raises(ValueError, match="n_held_out must be at least 0, but got n_held_out=-1"):
-        Effort(n_held_out=-1)
