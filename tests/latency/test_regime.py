@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlnas.calibration.calibrate import Effort, calibrate_timeable
+from rlnas.calibration import Effort, calibrate_timeable
 from rlnas.calibration.design import probe_blocks
 from rlnas.errors import InvalidSpaceError, LatencyLookupError, LatencyTableError
 from rlnas.latency.clock import FakeClock
