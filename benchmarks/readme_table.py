@@ -58,24 +58,28 @@ def latency_table(lines: list[dict[str, Any]]) -> str:
     rows: dict[tuple[Any, ...], str] = {}
     for line in lines:
         for case in line["figures"]["cases"]:
-            key = tuple(case[name] for name in ("model", "batch_size", "seq_len", "mode"))
+            if case.get("statistic", "median") != "median":
+                continue
+            case = {"dtype": line["settings"]["dtype"], **case}
+            key = tuple(case[name] for name in ("model", "batch_size", "seq_len", "dtype", "mode"))
             taus = (case["tau_within_depth"], case["tau_ceiling"])
             cells = [*map(str, key), f"{case['mape']:.1%} ({case['p95']:.1%})"]
             cells += [f"{case[name]:.1%}" for name in ("flops_only_mape", "depth_only_mape", "noise")]
             cells += ["-" if tau is None else f"{tau:.2f}" for tau in taus]
             rows[key] = f"| {' | '.join(cells)} |"
     last = lines[-1]
+    commits = ", ".join(dict.fromkeys(str(line["commit"]) for line in lines))
     n_held_out = last["figures"]["cases"][-1]["n_held_out"]
     note = (
         f"\nMean absolute error of predicted latencies (95 % quantile in brackets) on {n_held_out} random "
         "subnets of all depths that no fit has seen; of lines fitted to counts of FLOPs and of blocks; "
         "difference of two measurements of one subnet; rank correlation (Kendall) among subnets of equally "
         "many blocks, and what noise lets a perfect table reach. "
-        f"{last['settings']['dtype']}, {last['device']}, commit {last['commit']}."
+        f"{last['device']}, commits {commits}."
     )
     head = (
-        "| model | batch | tokens | mode | latency table | FLOPs | blocks | noise | tau | at most |",
-        "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        "| model | batch | tokens | dtype | mode | table | FLOPs | blocks | noise | tau | at most |",
+        "|---|---:|---:|---|---|---:|---:|---:|---:|---:|---:|",
     )
     return "\n".join([*head, *rows.values(), note])
 

@@ -135,8 +135,8 @@ def test_the_latency_table_takes_each_case_as_it_was_last_measured(run, tmp_path
     results.write_text(f"{line(0.05, 32, 128)}\n{line(0.02, 128)}\n")
     run("readme_table", "--table", "latency", "--results", results, "--readme", readme)
     text = readme.read_text()
-    assert "| minilm | 1 | 32 | eager | 5.0% (4.0%) | 3.0% | 15.0% | 1.0% | 0.90 | - |" in text
-    assert "| minilm | 1 | 128 | eager | 2.0% (4.0%) |" in text
+    assert "| minilm | 1 | 32 | float32 | eager | 5.0% (4.0%) | 3.0% | 15.0% | 1.0% | 0.90 | - |" in text
+    assert "| minilm | 1 | 128 | float32 | eager | 2.0% (4.0%) |" in text
     assert text.count("minilm") == 2
     assert "on 60 random subnets" in text
 
