@@ -153,16 +153,14 @@ def _choose(
     result: Result, target: float, timed: TimedModel, options: argparse.Namespace
 ) -> tuple[float, Trial]:
     """The winner, and the ratio that the last look at it found: as in a run, see `rlnas.run`."""
-    device, statistic = options.device, options.statistic
+    device = options.device
     looks: list[float] = []
 
     def look_again(trial: Trial) -> float:
-        looks.append(measure_again(timed, trial.config, device, statistic=statistic))
+        looks.append(measure_again(timed, trial.config, device))
         return looks[-1]
 
-    measured = measure_trials(
-        timed, finalists(result), device, statistic=statistic, max_seconds=options.seconds
-    )
+    measured = measure_trials(timed, finalists(result), device, max_seconds=options.seconds)
     settled = settle(measured, target, look_again) or choose(measured, target)
     return looks[-1], settled.trial
 

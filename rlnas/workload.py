@@ -21,6 +21,12 @@ STATISTICS = ("median", "p99")
 MAX_REQUESTS = 5
 """Requests that stand for a distribution of lengths."""
 
+MAX_TOKENS = 2**22
+"""Tokens of a request, padding included."""
+
+MAX_SHARES = 100_000
+"""Texts that a list of lengths with shares may come to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -32,7 +38,8 @@ class Workload:
         dtype: Number format of weights and activations: float32, bfloat16 or float16.
         mode: How the model is run, one of `MODES`.
         statistic: What of the latency counts, one of `STATISTICS`. The median of a mix is the
-            mean over its requests of each one's median; its p99 is that of all requests together.
+            mean over its requests of each one's median. A p99 is of requests that are all alike:
+            that of a mix would mostly say how long its longest texts are.
         lengths: Tokens of the texts, as a sample of what will come, each in [2, `seq_len`];
             empty where all texts have `seq_len` tokens. Kept ascending.
 
@@ -64,19 +71,31 @@ class Workload:
                     f"lengths must be in [2, seq_len={self.seq_len}], but got {length}; "
                     "raise seq_len, or cut the lengths to it"
                 )
+        if self.lengths and self.statistic != "median":
+            raise ValueError(
+                f"statistic={self.statistic!r} is for texts of one length, but there are "
+                f"{len(self.lengths)} lengths; ask for the length that matters (seq_len), or for the median"
+            )
+        if self.batch_size * self.seq_len > MAX_TOKENS:
+            raise ValueError(
+                f"a request may have {MAX_TOKENS:,} tokens, but got batch_size={self.batch_size} times "
+                f"seq_len={self.seq_len}"
+            )
 
     @property
     def requests(self) -> tuple[tuple[int, ...], ...]:
         """The requests that stand for the workload: of each, the tokens of its texts, longest first.
 
         All count alike. A text that is shorter than its request's longest is padded. Without
-        `lengths` there is one request; with them there are at most `MAX_REQUESTS`, the same ones
-        always: the texts are spread evenly over the distribution and dealt out at random.
+        `lengths` there is one request; with them there are `MAX_REQUESTS`, the same ones always: of
+        texts that are the means of equal parts of the distribution, dealt out at random. So the mean
+        length is that of the distribution.
         """
         if not self.lengths:
             return ((self.seq_len,) * self.batch_size,)
-        # A single text a request needs no more requests than there are lengths.
-        n_requests = min(MAX_REQUESTS, len(self.lengths)) if self.batch_size == 1 else MAX_REQUESTS
+        # As many texts as there are lengths stand for them exactly.
+        exact = self.batch_size == 1 and len(self.lengths) <= MAX_REQUESTS
+        n_requests = len(self.lengths) if exact else MAX_REQUESTS
         texts = thin(self.lengths, n_requests * self.batch_size)
         if self.batch_size > 1:
             texts = tuple(np.random.default_rng(0).permutation(texts).tolist())
@@ -97,7 +116,7 @@ class Workload:
 
 
 def thin(lengths: Sequence[int], n: int) -> tuple[int, ...]:
-    """`n` lengths that stand for a sample: those in the middle of its n equal parts, ascending.
+    """`n` lengths that stand for a sample: the means of its n equal parts, ascending.
 
     Args:
         lengths: At least one.
@@ -110,8 +129,9 @@ def thin(lengths: Sequence[int], n: int) -> tuple[int, ...]:
         raise ValueError(
             f"thin needs lengths and n of at least 1, but got {len(lengths)} lengths and n={n}"
         )
-    ordered = sorted(lengths)
-    return tuple(int(ordered[int((i + 0.5) / n * len(ordered))]) for i in range(n))
+    # Each length n times, so that the parts are equal whatever the numbers.
+    parts = np.repeat(np.sort(np.asarray(lengths)), n).reshape(n, -1)
+    return tuple(round(mean) for mean in parts.mean(axis=1).tolist())
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
@@ -130,9 +150,12 @@ def parse_lengths(text: str) -> tuple[int, ...]:
             count = int(share) if share else 1
             if count < 1 or (":" in part and not share):
                 raise ValueError
+            if count > MAX_SHARES:
+                raise ValueError
             lengths += [int(length)] * count
         except ValueError:
             raise ValueError(
-                f"lengths are written as 16,32,128 or with shares as 16:3,128:1, but got {text!r}"
+                f"lengths are written as 16,32,128 or with shares as 16:3,128:1 (shares up to "
+                f"{MAX_SHARES:,}), but got {text!r}"
             ) from None
     return tuple(lengths)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,6 @@ from rlnas.workload import DTYPES, MAX_REQUESTS, MODES, STATISTICS, Workload, pa
         dtype=st.sampled_from(DTYPES),
         mode=st.sampled_from(MODES),
         statistic=st.sampled_from(STATISTICS),
-        lengths=st.lists(st.just(2)).map(tuple),
     )
 )
 def test_json_gives_the_same_workload_back(workload):
@@ -26,8 +26,9 @@ def test_json_gives_the_same_workload_back(workload):
 
 def test_a_workload_reads_like_a_sentence():
     assert str(Workload(4, 32, "bfloat16")) == "batch 4 x 32 tokens, bfloat16, eager"
-    mix = Workload(1, 64, mode="compiled", statistic="p99", lengths=(64, 8, 16))
-    assert str(mix) == "batch 1 x 8 to 64 (median 16) tokens, float32, compiled, p99"
+    mix = Workload(1, 64, mode="compiled", lengths=(64, 8, 16))
+    assert str(mix) == "batch 1 x 8 to 64 (median 16) tokens, float32, compiled"
+    assert str(Workload(1, 64, statistic="p99")) == "batch 1 x 64 tokens, float32, eager, p99"
 
 
 @pytest.mark.parametrize(
@@ -67,15 +68,20 @@ def test_requests_stand_for_the_lengths(lengths, batch_size):
     assert 1 <= len(requests) <= MAX_REQUESTS
     assert {len(request) for request in requests} == {batch_size}
     texts = [length for request in requests for length in request]
-    assert set(texts) <= set(lengths)
-    # Each text stands for an equal part of the distribution, so that its ranks agree.
+    # Each text stands for an equal part of the distribution, and its mean is the distribution's.
     assert sorted(texts) == list(thin(lengths, len(texts)))
+    assert np.mean(texts) == pytest.approx(np.mean(lengths), abs=0.51)
     assert all(request == tuple(sorted(request, reverse=True)) for request in requests)
 
 
 def test_lengths_are_thinned_evenly():
-    assert thin(range(100), 4) == (12, 37, 62, 87)
+    assert thin(range(1, 101), 4) == (13, 38, 63, 88)
     assert thin([7], 3) == (7, 7, 7)
+
+
+def test_a_rare_long_text_is_not_lost():
+    lengths = parse_lengths("16:9,128")
+    assert thin(lengths, 5) == (16, 16, 16, 16, 72)
 
 
 @pytest.mark.parametrize(("lengths", "n"), [([], 1), ([3], 0)])
@@ -89,7 +95,22 @@ def test_lengths_are_read_as_people_write_them():
     assert parse_lengths("16:3,128:1") == (16, 16, 16, 128)
 
 
-@pytest.mark.parametrize("text", ["", "16,", "16:0", "16:", "16:x", "a", "16;32", "3.5"])
+@pytest.mark.parametrize("text", ["", "16,", "16:0", "16:", "16:x", "a", "16;32", "3.5", "16:99999999999"])
 def test_other_lengths_are_refused(text):
-    with pytest.raises(ValueError, match=f"16,32,128 or with shares as 16:3,128:1, but got '{text}'"):
+    with pytest.raises(ValueError, match=f"with shares as 16:3,128:1 .*, but got '{text}'"):
         parse_lengths(text)
+
+
+def test_the_tail_of_a_mix_is_refused():
+    with pytest.raises(ValueError, match="statistic='p99' is for texts of one length, but there are 2"):
+        Workload(1, 64, statistic="p99", lengths=(8, 64))
+
+
+def test_a_request_that_no_machine_holds_is_refused():
+    with pytest.raises(ValueError, match="4,194,304 tokens, but got batch_size=100000 times seq_len=128"):
+        Workload(100_000, 128)
+
+
+def test_a_workload_of_several_lengths_survives_json():
+    workload = Workload(2, 64, lengths=(8, 64))
+    assert Workload(**json.loads(json.dumps(workload.to_dict()))) == workload

@@ -17,7 +17,7 @@ from rlnas.latency.device import describe_device, resolve_device, timing_conditi
 from rlnas.latency.frequency import frequency_note, frequency_reader
 from rlnas.latency.stopwatch import measure, sample_ms
 from rlnas.latency.table import BlockTiming, LatencyTable, ModelTiming
-from rlnas.latency.timing import level_rounds, noise_note
+from rlnas.latency.timing import level_rounds, noise_note, tail_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +134,7 @@ def calibrate_timeable(
             calls,
             clock,
             n_rounds=effort.rounds_for(workload),
-            max_seconds=effort.max_seconds,
+            max_seconds=effort.seconds_for(workload),
             min_sample_ms=sample_ms(workload.statistic),
             # Within a model no block waits for the one before it.
             back_to_back=range(1, 1 + len(plan.blocks)),
@@ -147,10 +147,10 @@ def calibrate_timeable(
 
 
 class _Progress:
-    """One bar for building and for timing; a model built is a step, a round is as many as models."""
+    """One bar for building and for timing: each model built is a step, and each round."""
 
     def __init__(self, show: Callable[[int, int], None] | None, n_calls: int, n_rounds: int) -> None:
-        self._show, self._n_calls, self._total = show, n_calls, n_calls * (1 + n_rounds)
+        self._show, self._n_calls, self._total = show, n_calls, n_calls + n_rounds
 
     def built(self, n_built: int) -> None:
         if self._show is not None:
@@ -158,7 +158,7 @@ class _Progress:
 
     def rounds(self, n_done: int) -> None:
         if self._show is not None:
-            self._show(self._n_calls * (1 + n_done), self._total)
+            self._show(self._n_calls + n_done, self._total)
 
 
 def _pacemaker(calls: Sequence[Sequence[Callable[[], object]]], plan: Plan) -> Callable[[], object]:
@@ -197,14 +197,25 @@ def _make_table(
         model_timings=_model_timings(plan.models, timings[first_model:end]),
         held_out_timings=_model_timings(plan.held_out, timings[end:judges_end]),
         repeat_timings=_model_timings(plan.repeated, timings[judges_end:]),
-        # What the pacemaker and the rounds explain does not matter any more.
-        notes=tuple(note for note in (noise_note(levelled), clock_note) if note),
+        notes=tuple(note for note in (*_noise_notes(timings, levelled, workload), clock_note) if note),
     )
     parts, measured_ms = table.parts(plan.models), np.array(medians_ms[first_model:end])
     table = replace(table, correction=fit_correction(parts, measured_ms))
     if workload.statistic == "p99":
         table = replace(table, tail_ratio=tail_ratio(timings[first_model:end]))
     return replace(table, error=judge_table(table, plan, levelled[first_model:], timings[first_model:]))
+
+
+def _noise_notes(timings: list[Timing], levelled: list[Timing], workload: Workload) -> list[str | None]:
+    """How restless the machine was, and whether that still matters."""
+    restless = noise_note(levelled)
+    if restless is None and noise_note(timings) is not None:
+        spread = float(np.median([timing.noise for timing in timings]))
+        restless = (
+            f"this machine changed its speed meanwhile (typical spread of a timing {spread:.0%}); that is "
+            "taken out by what ran at the same time"
+        )
+    return [restless, tail_note(timings[0].n_rounds) if workload.statistic == "p99" else None]
 
 
 def _sizes(by_block: dict[tuple[str, int], float], kind: str, stack_size: int) -> dict[int, float]:

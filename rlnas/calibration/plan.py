@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 N_MODELS = 16
 """Whole subnets that are timed end to end for the correction."""
 
+MAX_HELD_OUT = 500
+"""Subnets that may judge a table."""
+
 REPEATED = 5
 """Of so many held-out subnets one is built and timed twice."""
 
@@ -37,7 +40,8 @@ class Effort:
             correction judge it, each predicted from the others.
         n_rounds: Samples of each timing; four times as many where a tail is asked for.
         max_seconds: Stop after the round in which this is reached (but not before the fifth), or
-            None; building the models and warming up comes on top.
+            None; four times as long where a tail is asked for. Building the models and warming up
+            comes on top.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -52,6 +56,17 @@ class Effort:
         for name, least in (("n_models", 1), ("n_held_out", 0), ("n_rounds", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, but got {name}={getattr(self, name)}")
+        if self.n_held_out > MAX_HELD_OUT:
+            raise ValueError(
+                f"n_held_out must be at most {MAX_HELD_OUT}, as all are in memory together, "
+                f"but got n_held_out={self.n_held_out}"
+            )
+
+    def seconds_for(self, workload: Workload) -> float | None:
+        """`max_seconds`, or more where a tail is asked for."""
+        if self.max_seconds is None or workload.statistic == "median":
+            return self.max_seconds
+        return TAIL_ROUNDS * self.max_seconds
 
     def rounds_for(self, workload: Workload) -> int:
         """`n_rounds`, or more where a tail is asked for."""

@@ -60,8 +60,9 @@ class ModelTiming:
 class LatencyTable:
     """Predicts the latency of subnets; a `LatencyModel`.
 
-    The latency of a subnet is the corrected sum of the floor and of the blocks it keeps. A
-    dropped block costs 0, and it does not matter in which layer a block stands.
+    The latency of a subnet is the corrected sum of the floor and of the blocks it keeps; that of
+    the model without blocks is the floor as it was timed. A dropped block costs 0, and it does not
+    matter in which layer a block stands.
 
     Attributes:
         workload: What was run.
@@ -128,7 +129,10 @@ class LatencyTable:
         Raises:
             LatencyLookupError: If a config has a block that the table does not hold.
         """
-        return self.tail_ratio * self.correction(self.parts(configs))
+        parts = self.parts(configs)
+        # The model without blocks was timed as it is; the others are corrected sums.
+        is_floor = (parts[:, 1] == 0) & (parts[:, 2] == 0)
+        return self.tail_ratio * np.where(is_floor, self.floor_ms, self.correction(parts))
 
     def parts(self, configs: Sequence[SubnetConfig]) -> npt.NDArray[np.float64]:
         """What the latency of each config is made of, before the correction.

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 NOISY = 0.2
 """Relative spread above which a timing counts as noisy."""
 
+TAIL_SAMPLES = 100
+"""Samples of one call below which its 99 % quantile rests on one or two of them."""
+
+MIN_LEVELLED = 3
+"""Calls and requests from which drift can be told: of two, neither is the odd one out."""
+
 _N_RESAMPLES = 2_000
 _N_POLISHES = 5
 
@@ -228,7 +234,7 @@ def level_rounds(timings: Sequence[Timing]) -> list[Timing]:
     round (Tukey's median polish, for factors).
 
     Args:
-        timings: Of one `measure`; with one or two there is little to tell drift from.
+        timings: Of one `measure`; one or two say nothing of drift, and keep what the pacemaker left.
 
     Returns:
         Timings of the same calls, as if all rounds had been equally fast.
@@ -240,6 +246,8 @@ def level_rounds(timings: Sequence[Timing]) -> list[Timing]:
     paced = [timing.levelled() for timing in timings]
     # Rows are calls and requests, columns are rounds.
     samples = np.concatenate([timing.rounds_ms.T for timing in paced])
+    if len(samples) < MIN_LEVELLED:
+        return paced
     for _ in range(_N_POLISHES):
         usual = np.median(samples, axis=1, keepdims=True)
         samples = samples / np.median(samples / usual, axis=0)
@@ -259,6 +267,13 @@ def noise_note(timings: Sequence[Timing]) -> str | None:
         f"this machine is noisy: the typical spread of a timing is {noise:.0%} of its median "
         f"(above {NOISY:.0%}); stop other work and time again, or take more rounds"
     )
+
+
+def tail_note(n_samples: int) -> str | None:
+    """One sentence if a 99 % quantile rests on one or two samples, else None."""
+    if n_samples >= TAIL_SAMPLES:
+        return None
+    return f"a p99 of {n_samples} samples rests on one or two of them; give it more time or more rounds"
 
 
 def _check_same_rounds(timings: Sequence[Timing]) -> None:

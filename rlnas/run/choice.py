@@ -1,4 +1,9 @@
-"""Which subnet to keep, decided by measurement rather than by prediction."""
+"""Which subnet to keep, decided by measurement rather than by prediction.
+
+Subnets are compared by their medians, also where a p99 is asked for: it is about the same multiple
+of the median for all of them, and hundreds of calls say little about it. The certificate takes the
+time to measure it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,6 @@ from rlnas.latency import (
     compare_timings,
     level_rounds,
     measure,
-    sample_ms,
     timing_conditions,
 )
 
@@ -33,11 +37,11 @@ is left to the noise of its own measurement."""
 PACE_SHARE = 8
 """The pacemaker's blocks are of one in so many of the full model's units."""
 
-N_ROUNDS = {"median": 60, "p99": 240}
-"""Rounds in which all finalists are measured, by statistic."""
+N_ROUNDS = 60
+"""Rounds in which all finalists are measured; twice as many for a second look at one."""
 
-MAX_SECONDS = {"median": 20.0, "p99": 40.0}
-"""Bound on that, by statistic; half of it for a single finalist."""
+MAX_SECONDS = 20.0
+"""Bound on that; half of it for a second look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class MeasuredTrial:
 
     Attributes:
         trial: The judged subnet.
-        timing: Its measured latency.
+        timing: Its measured latency, drift taken out.
         ratio: Measured latency over the full model's, from the same rounds.
     """
 
@@ -91,8 +95,7 @@ def measure_trials(
     trials: Sequence[Trial],
     device: str,
     *,
-    statistic: str = "median",
-    max_seconds: float | None = None,
+    max_seconds: float = MAX_SECONDS,
 ) -> list[MeasuredTrial]:
     """Measure trials in the same rounds as the full model.
 
@@ -100,8 +103,7 @@ def measure_trials(
         timed: What can be run of the model.
         trials: Subnets to measure.
         device: Where they run.
-        statistic: What of their latency counts, ``"median"`` or ``"p99"``.
-        max_seconds: Bound on the timed work; by default what `MAX_SECONDS` says.
+        max_seconds: Bound on the timed work.
 
     Returns:
         In the order of `trials`.
@@ -111,38 +113,32 @@ def measure_trials(
         timings = measure(
             calls,
             clock_for(device),
-            n_rounds=N_ROUNDS[statistic],
-            max_seconds=MAX_SECONDS[statistic] if max_seconds is None else max_seconds,
-            min_sample_ms=sample_ms(statistic),
-            pacemaker=_pacemaker(timed) if device == "cpu" and statistic == "median" else None,
+            n_rounds=N_ROUNDS,
+            max_seconds=max_seconds,
+            pacemaker=_pacemaker(timed) if device == "cpu" else None,
         )
-    # What happens to one request in a hundred may not be levelled away.
-    full, *levelled = level_rounds(timings) if statistic == "median" else timings
+    full, *levelled = level_rounds(timings)
     return [
-        MeasuredTrial(trial, raw, compare_timings(full, timing, statistic=statistic).ratio)
-        for trial, raw, timing in zip(trials, timings[1:], levelled, strict=True)
+        MeasuredTrial(trial, timing, compare_timings(full, timing).ratio)
+        for trial, timing in zip(trials, levelled, strict=True)
     ]
 
 
-def measure_again(
-    timed: Timeable, config: SubnetConfig, device: str, *, statistic: str = "median"
-) -> float:
+def measure_again(timed: Timeable, config: SubnetConfig, device: str) -> float:
     """Latency of one subnet over the full model's, from rounds of these two alone.
 
     Args:
         timed: What can be run of the model.
         config: The subnet.
         device: Where both run.
-        statistic: ``"median"`` or ``"p99"``.
     """
     with timing_conditions():
         return compare(
             timed.model_calls(timed.shape.full),
             timed.model_calls(config),
             clock_for(device),
-            n_rounds=2 * N_ROUNDS[statistic],
-            max_seconds=MAX_SECONDS[statistic] / 2,
-            statistic=statistic,
+            n_rounds=2 * N_ROUNDS,
+            max_seconds=MAX_SECONDS / 2,
             seed=1,
         ).ratio
 

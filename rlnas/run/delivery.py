@@ -118,9 +118,7 @@ class _Choice:
         self._timed = TimedModel(inputs.supernet, inputs.workload, job.device)
         self.confirmations: list[dict[str, Any]] = []
         with folder.phase("measure"):
-            self.measured = measure_trials(
-                self._timed, finalists(result), job.device, statistic=inputs.workload.statistic
-            )
+            self.measured = measure_trials(self._timed, finalists(result), job.device)
 
     def first(self, steps: Sequence[Step]) -> MeasuredTrial:
         """The choice, after the steps of a run that was killed."""
@@ -143,8 +141,7 @@ class _Choice:
             return settle(self.measured, target, self._look_again, missed)
 
     def _look_again(self, trial: Trial) -> float:
-        statistic = self._inputs.workload.statistic
-        ratio = measure_again(self._timed, trial.config, self._job.device, statistic=statistic)
+        ratio = measure_again(self._timed, trial.config, self._job.device)
         self.confirmations.append({"trial": trial.number, "latency_ratio": ratio})
         return ratio
 
@@ -274,11 +271,11 @@ def _front(
     measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The measured subnets that no other measured one beats, by ascending latency."""
-    statistic = inputs.workload.statistic
-    costs = [(entry.timing.statistic_ms(statistic), -entry.trial.metrics.accuracy) for entry in measured]
+    tail_ratio = inputs.latency.tail_ratio  # 1 where the median is what counts
+    costs = [(entry.timing.median_ms, -entry.trial.metrics.accuracy) for entry in measured]
     optimal = is_pareto_optimal(costs)
     front = [entry for entry, is_optimal in zip(measured, optimal, strict=True) if is_optimal]
-    front.sort(key=lambda entry: entry.timing.statistic_ms(statistic))
+    front.sort(key=lambda entry: entry.timing.median_ms)
     search = inputs.task.search
     intervals = _intervals(front, evaluator, inputs)
     return [
@@ -289,7 +286,7 @@ def _front(
             "accuracy_ci": list(interval),
             "n_items": entry.trial.metrics.n_items,
             "split": search.name,
-            "latency_ms": entry.timing.statistic_ms(statistic),
+            "latency_ms": tail_ratio * entry.timing.median_ms,
             "latency_spread_ms": entry.timing.spread_ms,
             "latency_ratio": entry.ratio,
             "predicted_latency_ms": entry.trial.metrics.latency_ms,

@@ -102,9 +102,15 @@ def _recorded(
             warnings.filterwarnings("error", message="The CUDA Graph is empty")
             with torch.cuda.graph(graph, pool=memory.pool, stream=memory.stream):
                 output = run()
-    except (RuntimeError, UserWarning) as error:
+    except torch.OutOfMemoryError as error:
         raise DeviceError(
-            f"a {name} could not be recorded as a CUDA graph ({first_line(error)}); "
+            f"the GPU has no memory left to record a {name} as a CUDA graph; stop other work on it"
+        ) from error
+    except (RuntimeError, UserWarning) as error:
+        # Ending a recording that broke off fails as well, and hides why it broke off.
+        reason = first_line(error.__context__ or error)
+        raise DeviceError(
+            f"a {name} could not be recorded as a CUDA graph ({reason}); "
             "use mode='eager' or mode='compiled'"
         ) from error
     return graph, output

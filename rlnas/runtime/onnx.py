@@ -73,7 +73,10 @@ def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callabl
         path = Path(folder) / "model.onnx"
         try:
             _export(_Positional(module, inputs), given, path)
-            session = onnxruntime.InferenceSession(str(path), _options(), providers=_providers(given))
+            session = onnxruntime.InferenceSession(
+                str(path), _options(), providers=_providers(given), enable_fallback=0
+            )
+            _check_provider(session, given)
         except Exception as error:  # the exporter's and the runtime's classes share no parent of their own
             raise DeviceError(
                 f"a {type(module).__name__} could not be brought to ONNX Runtime ({first_line(error)}); "
@@ -151,6 +154,14 @@ def _providers(given: Mapping[str, Tensor]) -> list[Any]:
     if device.type == "cpu":
         return ["CPUExecutionProvider"]
     return [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]
+
+
+def _check_provider(session: InferenceSession, given: Mapping[str, Tensor]) -> None:
+    """A provider that cannot start (a library is missing) leaves the session to the CPU."""
+    wanted, found = _providers(given)[0], session.get_providers()[0]
+    name = wanted if isinstance(wanted, str) else wanted[0]
+    if found != name:
+        raise DeviceError(f"it runs on {found} instead of {name}; see its own messages for what is missing")
 
 
 def _output_of(session: InferenceSession, given: Mapping[str, Tensor]) -> Tensor:

@@ -157,8 +157,8 @@ def test_progress_is_told():
     seen: list[tuple[int, int]] = []
     calibrate_synthetic(Synthetic(FakeClock()), progress=lambda *state: seen.append(state))
     n_calls = 1 + 8 + 16
-    assert seen[0] == (2, 6 * n_calls)
-    assert seen[-1] == (6 * n_calls, 6 * n_calls)
+    assert seen[0] == (2, n_calls + 5)
+    assert seen[-1] == (n_calls + 5, n_calls + 5)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
@@ -279,6 +279,22 @@ def test_a_tail_is_predicted_from_the_tail_of_the_models():
     assert table(configs) == pytest.approx(expected, rel=0.05)
     assert table.error is not None
     assert table.error.mape < 0.05
+
+
+def test_a_machine_that_changes_its_speed_is_noted_though_it_does_not_matter():
+    model = Synthetic(FakeClock(lambda now_ms: 1 + int(now_ms / 3_000) % 2))
+    table = calibrate_synthetic(model, effort=Effort(n_rounds=20, max_seconds=None))
+    (note,) = table.notes
+    assert note.startswith("this machine changed its speed meanwhile (typical spread of a timing")
+    assert table.error is not None
+    assert table.error.mape < 0.02
+
+
+def test_a_tail_of_few_rounds_is_noted():
+    table = calibrate_synthetic(Synthetic(FakeClock()), workload=Workload(1, 32, statistic="p99"))
+    assert table.notes == (
+        "a p99 of 20 samples rests on one or two of them; give it more time or more rounds",
+    )
 
 
 def test_only_a_cpu_needs_a_pacemaker():

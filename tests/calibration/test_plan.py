@@ -56,3 +56,14 @@ def test_an_effort_of_nothing_is_refused(field):
 def test_an_effort_of_less_than_nothing_is_refused():
     with pytest.raises(ValueError, match="n_held_out must be at least 0, but got n_held_out=-1"):
         Effort(n_held_out=-1)
+
+
+def test_a_tail_takes_more_time():
+    assert Effort(max_seconds=10.0).seconds_for(Workload()) == 10
+    assert Effort(max_seconds=10.0).seconds_for(Workload(statistic="p99")) == 40
+    assert Effort(max_seconds=None).seconds_for(Workload(statistic="p99")) is None
+
+
+def test_more_judges_than_memory_are_refused():
+    with pytest.raises(ValueError, match=r"n_held_out must be at most 500, .* but got n_held_out=501"):
+        Effort(n_held_out=501)

@@ -141,7 +141,7 @@ def make_table(attention_ms: dict[int, float], ffn_ms: dict[int, float], **chang
 
 
 def costs(largest: int) -> st.SearchStrategy[dict[int, float]]:
-    return st.dictionaries(st.integers(1, largest), st.floats(1e-3, 1e3), min_size=2, max_size=20)
+    return st.dictionaries(st.integers(1, largest), st.floats(0.1, 1e3), min_size=2, max_size=20)
 
 
 @settings(deadline=None, max_examples=200)
@@ -284,8 +284,8 @@ def test_a_table_without_the_full_model_is_refused():
     ("changes", "said"),
     [
         ({"floor_ms": 0.0, "correction": Correction()}, "blocks 0 ms"),
-        ({"correction": Correction("scale_offset", -0.9)}, "blocks -0.55 ms"),
-        ({"ffn_ms": {4: 0.0, 8: 0.0}, "attention_ms": {1: 0.0, 2: 0.0}}, "full model 0.33 ms"),
+        ({"correction": Correction("scale_offset", -90.0)}, "full model -"),
+        ({"ffn_ms": {4: 0.0, 8: 0.0}, "attention_ms": {1: 0.0, 2: 0.0}}, "full model 0.44 ms"),
     ],
 )
 def test_a_table_whose_blocks_or_floor_take_no_time_is_refused(changes, said):

@@ -58,7 +58,13 @@ def test_blocks_are_added_up_and_corrected(table):
 
 
 def test_dropped_blocks_cost_nothing(table):
-    assert table([SubnetConfig((LayerConfig(0, 0),) * 3)]) == pytest.approx([0.1 + 1.2 * 0.3])
+    more = SubnetConfig((LayerConfig(4, 16), LayerConfig(0, 0), LayerConfig(0, 0)))
+    less = SubnetConfig((LayerConfig(4, 0), LayerConfig(0, 0), LayerConfig(0, 0)))
+    assert table([more]) - table([less]) == pytest.approx([1.2 * 0.9])
+
+
+def test_the_model_without_blocks_takes_what_was_timed(table):
+    assert table([SubnetConfig((LayerConfig(0, 0),) * 3)]) == [0.3]
 
 
 def test_no_configs_give_no_latencies(table):
@@ -88,10 +94,9 @@ def test_blocks_are_exactly_additive(config):
         SubnetConfig(tuple(LayerConfig(0, 0) if i == k else layer for i, layer in enumerate(config.layers)))
         for k in range(3)
     ]
-    empty_ms = table([SubnetConfig((LayerConfig(0, 0),) * 3)])[0]
-    whole_ms = table([config])[0]
-    layer_costs = whole_ms - table(without)
-    assert np.sum(layer_costs) == pytest.approx(whole_ms - empty_ms)
+    sums = table.correction(table.parts([config, *without]))
+    empty_ms = table.correction(table.parts([SubnetConfig((LayerConfig(0, 0),) * 3)]))[0]
+    assert np.sum(sums[0] - sums[1:]) == pytest.approx(sums[0] - empty_ms)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_an_impossible_time_is_refused(table, fields, message):
 
 def test_the_summary_names_device_floor_and_error(table):
     assert str(table) == (
-        "latency of batch 1 x 32 tokens, float32, eager on Some CPU (1 thread): floor 0.46 ms, full model "
+        "latency of batch 1 x 32 tokens, float32, eager on Some CPU (1 thread): floor 0.30 ms, full model "
         "5.14 ms, correction scale_offset; held-out error 2.0% (p95 3.0%) on 2 models, leave-one-out; "
         "counting blocks 20.0% (p95 30.0%); this machine is noisy"
     )

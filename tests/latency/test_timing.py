@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlnas.latency.timing import Timing, compare_timings, level_rounds, noise_note
+from rlnas.latency.timing import Timing, compare_timings, level_rounds, noise_note, tail_note
 
 samples = st.lists(st.floats(0.1, 100), min_size=4, max_size=40)
 
@@ -215,3 +215,16 @@ def test_a_noisy_machine_is_called_noisy():
 
 def test_a_quiet_machine_needs_no_note():
     assert noise_note([Timing((1.0, 1.01, 1.02))]) is None
+
+
+def test_two_timings_are_levelled_by_the_pacemaker_alone():
+    first = Timing((1.0, 2.0, 1.0), slowdowns=(1.0, 2.0, 1.0))
+    second = Timing((3.0, 3.0, 9.0))
+    assert level_rounds([first, second]) == [Timing((1.0, 1.0, 1.0)), second]
+
+
+def test_a_tail_of_few_samples_is_noted():
+    assert tail_note(100) is None
+    note = tail_note(30)
+    assert note is not None
+    assert "a p99 of 30 samples rests on one or two of them" in note

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from models import CASES, Narrow, Refused
 from rlnas.errors import DeviceError, MissingDependencyError
 from rlnas.latency.device import timing_conditions
 from rlnas.runtime.eager import eager_call
-from rlnas.runtime.onnx import check_onnxruntime, onnx_call
+from rlnas.runtime.onnx import _check_provider, check_onnxruntime, onnx_call
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -83,9 +84,9 @@ def test_one_thread_that_does_not_spin_computes(monkeypatch):
     seen = []
     real = onnxruntime.InferenceSession
 
-    def session(path, options, providers):
-        seen.append((options, providers))
-        return real(path, options, providers=providers)
+    def session(path, options, **how):
+        seen.append((options, how["providers"]))
+        return real(path, options, **how)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     onnx_call(Narrow(), {"x": X})
@@ -123,3 +124,11 @@ def test_a_gpu_needs_a_build_with_cuda(monkeypatch):
 def test_the_extra_brings_the_packages():
     assert Path(onnxruntime.__file__).is_file()
     check_onnxruntime("cpu", "float32")
+
+
+def test_a_session_that_falls_back_to_another_provider_is_refused():
+    session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    on_gpu = SimpleNamespace(device=torch.device("cuda:0"))
+    with pytest.raises(DeviceError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
+        _check_provider(session, {"input_ids": on_gpu})
+    _check_provider(session, {"input_ids": torch.zeros(1)})
