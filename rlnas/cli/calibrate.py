@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlnas.cli.checkpoint import add_checkpoint_flags, checkpoint_of
 from rlnas.cli.command import add_command
 from rlnas.cli.output import make_room
-from rlnas.cli.task import add_task_flags, load_task_of
+from rlnas.cli.task import add_task_flags, check_task_flags, load_task_of
 from rlnas.cli.workload import TASK_LENGTHS, add_workload_flags, check_lengths, device_and_workload
-from rlnas.errors import DataError
+from rlnas.errors import DataError, LatencyTableError
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rlnas.latency import LatencyTable
     from rlnas.supernet import Supernet
     from rlnas.workload import Workload
+
+logger = logging.getLogger(__name__)
 
 
 def add_calibrate(commands: Commands) -> None:
@@ -91,6 +94,7 @@ def _check_task(options: argparse.Namespace) -> None:
         DataError: If there is either.
     """
     check_lengths(options)
+    check_task_flags(options)
     if options.task is not None and options.lengths != TASK_LENGTHS:
         raise DataError(
             f"--task={options.task} is read for the lengths of its texts alone; "
@@ -117,11 +121,17 @@ def _load(options: argparse.Namespace, device: str, workload: Workload) -> tuple
 
 
 def _show(table: LatencyTable) -> None:
-    """Print what was measured, what makes a model fast here, and how wrong the table is."""
+    """Print what was measured, what makes a model fast here, and how wrong the table is.
+
+    The table is written by now: one that does not show what makes a model fast may still predict.
+    """
     from rlnas.latency.regime import find_regime
     from rlnas.run.calibration import error_lines, table_sentence
 
     print(table_sentence(table))
-    print(find_regime(table))
+    try:
+        print(find_regime(table))
+    except LatencyTableError as error:
+        logger.warning("%s", error)
     if table.error is not None:
         print("\n".join(error_lines(table.error)))

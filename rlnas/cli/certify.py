@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlnas.cli.command import add_command
 from rlnas.cli.output import make_room
 from rlnas.cli.report import check_finished
-from rlnas.cli.task import add_task_flags, load_task_of
+from rlnas.cli.task import add_task_flags, check_task_flags, load_task_of
 from rlnas.cli.workload import TASK_LENGTHS, add_workload_flags, check_lengths, device_and_workload
 from rlnas.errors import CheckpointError
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from rlnas.cli.command import Commands
     from rlnas.run.folder import RunFolder
+    from rlnas.workload import Workload
+
+logger = logging.getLogger(__name__)
 
 MISSED = 1
 
@@ -29,7 +33,8 @@ def add_certify(commands: Commands) -> None:
         run_certify,
         "measure a model beside its baseline, and say whether a target is met",
         "Times both in the same rounds on this device, and with --task scores both on its final split. "
-        "Takes any two sequence classification models of transformers. "
+        "Takes any two encoders of transformers for sequence classification, or a finished run: then "
+        "workload and target are those of the run, as far as no flag says otherwise. "
         "Exit code: 0 if the target is met or none is given, 1 if it is missed, 2 for bad input.",
     )
     parser.add_argument(
@@ -70,10 +75,12 @@ def run_certify(options: argparse.Namespace) -> int:
     from rlnas.run.job import check_seed
     from rlnas.supernet.encoding import with_lengths_of
 
-    device, workload = device_and_workload(options)
     check_seed(options.seed)
     check_lengths(options)
+    check_task_flags(options)
     model, baseline = _models(options.model, options.baseline)
+    usual, target_ratio = _of_run(options)
+    device, workload = device_and_workload(options, usual)
     if options.out is not None:
         make_room(options.out, "certificate.json")
     task = None if options.task is None else load_task_of(options)
@@ -86,7 +93,7 @@ def run_certify(options: argparse.Namespace) -> int:
         task=task,
         workload=workload,
         device=device,
-        target_ratio=options.target_ratio,
+        target_ratio=target_ratio,
         max_seq_len=workload.seq_len,
         seed=options.seed,
         trust_remote_code=options.trust_remote_code,
@@ -110,6 +117,24 @@ def _models(model: str, baseline: str | None) -> tuple[str, str]:
         raise CheckpointError(f"nothing to compare {model!r} with; name the full model (--baseline)")
     full = other if baseline is not None else own
     return model if own is None else str(own.best), str(baseline if full is None else full.full)
+
+
+def _of_run(options: argparse.Namespace) -> tuple[Workload | None, float | None]:
+    """What stands for flags of the workload that are not given, and the target."""
+    from rlnas.report import read_summary
+    from rlnas.workload import Workload
+
+    if _finished_run(options.model) is None:
+        return None, options.target_ratio
+    summary = read_summary(options.model)
+    workload = Workload(**summary["workload"])
+    target = None if summary.get("prediction") else summary.get("target_ratio")  # that one is for elsewhere
+    logger.info(
+        "taken from the run where no flag says otherwise: %s, %s",
+        workload,
+        "no target" if target is None else f"target {target:g}",
+    )
+    return workload, target if options.target_ratio is None else options.target_ratio
 
 
 def _finished_run(path: str) -> RunFolder | None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlnas.errors import DataError
+
 if TYPE_CHECKING:
     import argparse
 
     from rlnas.task import Task
+
+DETAILS = ("text_column", "pair_column", "label_column", "metric", "max_train_items", "search_items")
+"""What the flags say of a task that is named."""
 
 
 def add_task_flags(parser: argparse.ArgumentParser, note: str, default: str | None) -> None:
@@ -41,6 +46,22 @@ def add_task_flags(parser: argparse.ArgumentParser, note: str, default: str | No
         metavar="N",
         help="set N items aside that score the subnets of a search; by default 15 %% of the data",
     )
+
+
+def check_task_flags(options: argparse.Namespace) -> None:
+    """Refuse flags that say how to read a task where none is named.
+
+    Raises:
+        DataError: If there is one.
+    """
+    if options.task is not None:
+        return
+    for name in DETAILS:
+        if (value := getattr(options, name)) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise DataError(
+                f"{flag}={value} is for a task, but none is named; name one (--task), or drop the flag"
+            )
 
 
 def load_task_of(options: argparse.Namespace) -> Task:

@@ -15,10 +15,10 @@ TASK_LENGTHS = "task"
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that describe a workload, and the device."""
+    """The flags that describe a workload, and the device; None stands for what is not given."""
     group = parser.add_argument_group("workload (what the device will be asked)")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... or auto")
-    group.add_argument("--batch-size", type=int, default=1, help="texts in a request")
+    group.add_argument("--batch-size", type=int, help="texts in a request; by default 1")
     group.add_argument(
         "--seq-len",
         type=int,
@@ -39,45 +39,69 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mode",
         choices=MODES,
-        default="eager",
         help="how the model is run: plain PyTorch, torch.compile, a replayed CUDA graph (GPU only), or "
-        "ONNX Runtime (comes with rlnas[onnx])",
+        "ONNX Runtime (comes with rlnas[onnx]); by default eager",
     )
     group.add_argument(
         "--statistic",
         choices=STATISTICS,
-        default="median",
-        help="which latency counts: that of the usual request, or of the slowest one in a hundred",
+        help="which latency counts: that of the usual request, or of the slowest one in a hundred; "
+        "by default median",
     )
 
 
-def device_and_workload(options: argparse.Namespace) -> tuple[str, Workload]:
+def device_and_workload(options: argparse.Namespace, usual: Workload | None = None) -> tuple[str, Workload]:
     """The device and what it will be asked, but for lengths that come from a task.
+
+    Args:
+        options: The flags.
+        usual: Stands for what they do not say; None for the defaults, the number format among them
+            that suits the device.
 
     Raises:
         DeviceError: If there is no such device, or it does not run the mode or the number format.
         MissingDependencyError: If a package that the mode needs is not installed.
+        DataError: If the tail of a task's lengths is asked for.
         ValueError: If a number is outside its range.
     """
     from rlnas.latency import resolve_device
     from rlnas.runtime import check_mode
 
     device = resolve_device(options.device)
-    usual = "float32"
-    if device.startswith("cuda"):
-        usual = "float16" if options.mode == "onnxruntime" else "bfloat16"
-    given = options.lengths not in (None, TASK_LENGTHS)
-    lengths = parse_lengths(options.lengths) if given else ()
+    rest = Workload() if usual is None else usual
+    mode = options.mode or rest.mode
+    seq_len, lengths = _texts(options, rest)
     workload = Workload(
-        batch_size=options.batch_size,
-        seq_len=max(lengths, default=128) if options.seq_len is None else options.seq_len,
-        dtype=options.dtype or usual,
-        mode=options.mode,
-        statistic=options.statistic,
+        batch_size=rest.batch_size if options.batch_size is None else options.batch_size,
+        seq_len=seq_len,
+        dtype=options.dtype or (_usual_dtype(device, mode) if usual is None else usual.dtype),
+        mode=mode,
+        statistic=options.statistic or rest.statistic,
         lengths=lengths,
     )
+    if options.lengths == TASK_LENGTHS and workload.statistic != "median":  # before the task is read
+        raise DataError(
+            f"--statistic={workload.statistic} is for texts of one length, so --lengths={TASK_LENGTHS} "
+            "does not go with it; give the length that matters (--seq-len), or --statistic=median"
+        )
     check_mode(workload.mode, device, workload.dtype)
     return device, workload
+
+
+def _usual_dtype(device: str, mode: str) -> str:
+    if device.startswith("cuda"):
+        return "float16" if mode == "onnxruntime" else "bfloat16"
+    return "float32"
+
+
+def _texts(options: argparse.Namespace, rest: Workload) -> tuple[int, tuple[int, ...]]:
+    """Tokens of the longest text, and of all where they differ; either flag says it for both."""
+    if options.lengths not in (None, TASK_LENGTHS):
+        lengths = parse_lengths(options.lengths)
+        return max(lengths) if options.seq_len is None else options.seq_len, lengths
+    if options.seq_len is not None:
+        return options.seq_len, ()
+    return rest.seq_len, rest.lengths if options.lengths is None else ()
 
 
 def check_lengths(options: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a latency table says of a device or a workload that was not at hand.
+    """What a latency table says of another device or workload than what was measured.
 
     Attributes:
         ratio: Predicted latency of the certified model over the full model's.
@@ -141,11 +141,11 @@ class Certificate:
 
     def _prediction_line(self, prediction: Prediction) -> str:
         text = (
-            f"predicted {prediction.ratio:.3f} of the full model's for {prediction.made_for}, "
-            "which was not at hand to measure"
+            f"predicted {prediction.ratio:.3f} of the full model's for {prediction.made_for}; "
+            f"what was measured is of {self.workload} on {self.device.kind} {self.device.name}"
         )
         if self.target_ratio is not None:
-            text += f"; so whether the target {self.target_ratio:g} is met there is not known"
+            text += f", so whether the target {self.target_ratio:g} is met is not known"
         return text
 
     def to_dict(self) -> dict[str, Any]:

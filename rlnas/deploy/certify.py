@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ import torch
 
 from rlnas.deploy.certificate import Certificate, Measured
 from rlnas.deploy.loading import check, load
+from rlnas.errors import CheckpointError, RLNASError, first_line
 from rlnas.latency import (
     clock_for,
     compare_timings,
@@ -23,13 +25,16 @@ from rlnas.latency import (
 )
 from rlnas.latency.frequency import frequency_note, frequency_reader
 from rlnas.runtime import check_mode
+from rlnas.runtime.eager import eager_call
 from rlnas.scores import difference_interval, score, score_interval
 from rlnas.supernet.checkpoint import label_order
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.inference import predict
-from rlnas.supernet.timing import inference_calls
+from rlnas.supernet.timing import example_inputs, inference_calls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -86,8 +91,8 @@ def certify(
         trust_remote_code: Whether code inside other folders may run.
 
     Raises:
-        CheckpointError: If a model cannot be read, does not suit the task, or takes fewer
-            tokens than the workload has.
+        CheckpointError: If a model cannot be read, does not suit the task, takes fewer tokens
+            than the workload has, or cannot run its requests.
         EvaluationError: If a prediction is not a finite number.
         ValueError: If `target_ratio` is not above 0.
         DeviceError: If the device is not there, or the mode does not run on it.
@@ -102,7 +107,9 @@ def certify(
     for one in (baseline, model):
         loaded = load(one, trust_remote_code, is_judged=task is not None)
         check(loaded, task, workload)
-        pair.append(replace(loaded, module=_placed(loaded.module, chosen, dtype)))
+        placed = replace(loaded, module=_placed(loaded.module, chosen, dtype))
+        _try(placed, workload, chosen)
+        pair.append(placed)
     predictions = [] if task is None else [_predict(one, task, max_seq_len, batch_size) for one in pair]
     timed, note = _time(pair, workload, chosen, n_rounds, max_seconds, seed)
     first, second = (
@@ -164,14 +171,41 @@ def _placed(module: PreTrainedModel, device: str, dtype: torch.dtype) -> PreTrai
     return cast("PreTrainedModel", placed)
 
 
+@contextmanager
+def _running(name: str, what: str) -> Iterator[None]:
+    """Name the model that fails in somebody else's code.
+
+    Raises:
+        CheckpointError: If the body raises what is not an error of ours.
+    """
+    try:
+        yield
+    except RLNASError:
+        raise
+    except Exception as error:  # a model may raise anything
+        raise CheckpointError(
+            f"the model {name!r} cannot run {what}: {first_line(error).rstrip('.')}; "
+            "certify takes encoders for sequence classification"
+        ) from error
+
+
+def _try(loaded: Loaded, workload: Workload, device: str) -> None:
+    """Run each request once, before minutes are spent on a model that cannot."""
+    longest = max(max(lengths) for lengths in workload.requests)
+    with _running(loaded.name, f"a request of batch {workload.batch_size} x {longest} tokens"):
+        for inputs in example_inputs(loaded.module.config.vocab_size, workload, device):
+            eager_call(loaded.module, inputs)()
+
+
 def _predict(
     loaded: Loaded, task: Task, max_seq_len: int | None, batch_size: int
 ) -> npt.NDArray[np.generic]:
     """Predictions on the final split: the task's class indices, or values."""
     tokenizer = cast("PreTrainedTokenizerBase", loaded.tokenizer)  # there, as there is a task
     limit = loaded.max_seq_len if max_seq_len is None else min(max_seq_len, loaded.max_seq_len)
-    encoded = encode(tokenizer, task.final, limit)
-    predictions = predict(loaded.module, encoded, batch_size, name=repr(loaded.name))
+    with _running(loaded.name, f"the items of the task {task.name!r}"):
+        encoded = encode(tokenizer, task.final, limit)
+        predictions = predict(loaded.module, encoded, batch_size, name=repr(loaded.name))
     config: Any = loaded.module.config
     names = [str(config.id2label.get(index)) for index in range(config.num_labels)]
     order = None if task.is_regression else label_order(names, task.label_names)

@@ -149,11 +149,19 @@ def _version_of(package: str) -> str:
 
 
 def _cpu_name() -> str:
+    """The CPU's name, and its numbers where they show: a virtual machine may say "AMD EPYC" of them all."""
     try:
-        match = re.search(r"^model name\s*:\s*(.+)$", _CPU_INFO.read_text(), re.MULTILINE)
+        text = _CPU_INFO.read_text()
     except OSError:
-        match = None
-    return match[1].strip() if match else platform.processor() or platform.machine()
+        text = ""
+    found = {
+        key: match[1].strip()
+        for key in ("model name", "cpu family", "model", "stepping")
+        if (match := re.search(rf"^{key}\s*:(.+)$", text, re.MULTILINE))
+    }
+    name = found.pop("model name", "") or platform.processor() or platform.machine()
+    numbers = ", ".join(f"{key.removeprefix('cpu ')} {number}" for key, number in found.items())
+    return f"{name} ({numbers})" if numbers else name
 
 
 def _nvidia_driver() -> str:

@@ -99,7 +99,7 @@ def prediction_sentence(summary: Mapping[str, Any]) -> str:
     if not prediction:
         return ""
     text = (
-        f"For {prediction['made_for']}, which was not at hand to measure, {number(prediction['ratio'], 3)} "
+        f"For {prediction['made_for']}, which is not what was measured, {number(prediction['ratio'], 3)} "
         "times the full model's latency is predicted"
     )
     if summary.get("target_ratio") is None:

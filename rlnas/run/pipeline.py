@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from rlnas.evaluation import SupernetEvaluator
+from rlnas.latency import LatencyTable
 from rlnas.loop import search
 from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.baseline import baseline_beside, half_the_cores
@@ -45,6 +46,8 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         RLNASError: One of its kinds, for bad input of any phase.
     """
     folder = RunFolder(Path(path))
+    if job.latency_table is not None and not folder.latency.is_file():
+        LatencyTable.load(job.latency_table)  # before the folder holds a job that cannot be done
     folder.open(job.settings(), resume=resume)
     if folder.is_finished(job.budget):
         logger.info("the run in %s is finished; delete the folder to run it anew", folder.path)

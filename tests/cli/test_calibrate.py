@@ -74,6 +74,17 @@ def test_calibrate_warns_of_a_table_that_is_worse_than_counting(
     assert "latency: the clock moved" in caplog.text
 
 
+def test_a_table_that_shows_no_regime_is_written_and_told(world, tmp_path, capsys, monkeypatch, caplog):
+    table = replace(make_table(), attention_ms={4: 0.2}, ffn_ms={64: 0.2})
+    monkeypatch.setattr(rlnas.run.calibration, "calibrate", lambda *_, **__: table)
+    out = tmp_path / "t.json"
+    assert main(["calibrate", "--model", str(world.model), "--device", "cpu", "--out", str(out)]) == 0
+    assert "two sizes to see what a size costs" in caplog.text
+    printed = capsys.readouterr().out
+    assert printed.startswith("latency of batch 1 x 16 tokens")
+    assert printed.endswith(f"table: {out}\n")
+
+
 def test_calibrate_takes_the_lengths_of_a_task(world, tmp_path, quick):
     out = tmp_path / "tiny.json"
     flags = ("--model", str(world.model), "--device", "cpu", "--seq-len", "16", "--lengths", "task")
@@ -88,6 +99,7 @@ def test_calibrate_takes_the_lengths_of_a_task(world, tmp_path, quick):
     [
         (["--lengths", "task"], r"--lengths=task takes the lengths of a task's texts; name one \(--task\)"),
         (["--task", "pydocs"], "--task=pydocs is read for the lengths .*; add --lengths=task, or drop it"),
+        (["--pair-column", "b"], r"--pair-column=b is for a task, but none is named; name one \(--task\)"),
         (["--held-out", "-1"], "n_held_out must be at least 0, but got n_held_out=-1"),
         (["--mode", "cuda_graph"], "mode='cuda_graph' needs a CUDA device"),
         (

@@ -5,7 +5,8 @@ from world import BUDGET, LABELS, WORKLOAD, write_checkpoint
 
 import rlnas.deploy
 from rlnas.cli import main
-from rlnas.run.folder import read_json
+from rlnas.run.folder import read_json, write_json
+from rlnas.workload import Workload
 
 CPU = ("--device", "cpu", "--seq-len", "16")
 
@@ -53,20 +54,65 @@ def test_certify_judges_a_task_and_writes_the_certificate(brief, world, tuned, t
 
 
 def test_certify_takes_the_lengths_of_a_task(brief, world, tuned):
-    flags = ("--task", str(world.data), "--search-items", "32", "--lengths", "task", "--statistic", "p99")
+    flags = ("--task", str(world.data), "--search-items", "32", "--lengths", "task")
     assert main(["certify", tuned, "--baseline", tuned, *CPU, *flags]) == 0
     workload = brief[0][1]["workload"]
     assert len(workload.lengths) == 64
-    assert workload.statistic == "p99"
 
 
 def test_a_run_stands_for_its_chosen_and_its_full_model(brief, finished, tuned):
-    assert main(["certify", str(finished), *CPU]) == 0
-    assert main(["certify", str(finished), "--baseline", tuned, *CPU]) == 0
+    met = ("--target-ratio", "100")
+    assert main(["certify", str(finished), *CPU, *met]) == 0
+    assert main(["certify", str(finished), "--baseline", tuned, *CPU, *met]) == 0
     assert main(["certify", tuned, "--baseline", str(finished), *CPU]) == 0
     compared = [(args[0], how["baseline"]) for args, how in brief]
     best, full = str(finished / "best"), str(finished / "full")
     assert compared == [(best, full), (best, tuned), (tuned, full)]
+
+
+MIX = {"batch_size": 2, "seq_len": 24, "dtype": "bfloat16", "lengths": [8, 24]}
+
+
+@pytest.fixture
+def elsewhere(run):
+    """A finished run with another workload than the usual one."""
+
+    def change(**changes):
+        summary = read_json(run / "summary.json")
+        write_json(run / "summary.json", {**summary, "workload": summary["workload"] | MIX, **changes})
+        return str(run)
+
+    return change
+
+
+def test_what_no_flag_says_is_taken_from_the_run(brief, elsewhere, caplog):
+    run = elsewhere(target_ratio=100)
+    assert main(["certify", run, "--device", "cpu"]) == 0
+    mix = Workload(2, 24, "bfloat16", lengths=(8, 24))
+    assert brief[-1][1]["workload"] == mix
+    assert brief[-1][1]["target_ratio"] == 100
+    assert caplog.messages == [f"taken from the run where no flag says otherwise: {mix}, target 100"]
+    # What is given wins; a length is given instead of the run's lengths.
+    flags = ("--batch-size", "1", "--dtype", "float32", "--target-ratio", "0.0001")
+    assert main(["certify", run, "--device", "cpu", *flags]) == 1
+    assert brief[-1][1]["workload"] == Workload(1, 24, lengths=(8, 24))
+    assert brief[-1][1]["target_ratio"] == 0.0001
+    assert main(["certify", run, "--device", "cpu", "--seq-len", "8", "--statistic", "p99"]) == 0
+    assert brief[-1][1]["workload"] == Workload(2, 8, "bfloat16", statistic="p99")
+    assert main(["certify", run, "--device", "cpu", "--lengths", "8,9"]) == 0
+    assert brief[-1][1]["workload"] == Workload(2, 9, "bfloat16", lengths=(8, 9))
+
+
+def test_a_target_for_another_device_or_workload_is_not_taken_from_the_run(brief, elsewhere, caplog):
+    run = elsewhere(target_ratio=0.0001, prediction={"ratio": 0.0001, "made_for": "a phone"})
+    assert main(["certify", run, "--device", "cpu"]) == 0
+    assert brief[-1][1]["target_ratio"] is None
+    assert caplog.messages[0].endswith(", no target")
+
+
+def test_without_a_run_flags_have_their_usual_values(brief, tuned):
+    assert main(["certify", tuned, "--baseline", tuned, "--device", "cpu", "--seq-len", "16"]) == 0
+    assert brief[-1][1]["workload"] == WORKLOAD
 
 
 @pytest.mark.parametrize(
@@ -79,6 +125,16 @@ def test_a_run_stands_for_its_chosen_and_its_full_model(brief, finished, tuned):
         (["--baseline", "no/other", "--target-ratio", "0"], "must be above 0, but got target_ratio=0.0"),
         (["--baseline", "no/other", "--task", "no-such-task"], "no-such-task"),
         (["--baseline", "no/other", "--out", "."], r"--out=. is a folder; name a file"),
+        (["--baseline", "/no/other"], "there is no folder '/no/other'; check the path, or give a hub name"),
+        (
+            ["--baseline", "no/other", "--metric", "f1"],
+            "--metric=f1 is for a task, but none is named; name",
+        ),
+        (["--baseline", "no/other", "--text-column", "a"], "--text-column=a is for a task, but none is"),
+        (
+            ["--baseline", "no/other", "--search-items", "8"],
+            "--search-items=8 is for a task.*, or drop the flag$",
+        ),
         (["--baseline", "no/other", "--seed", "-1"], "seed must be at least 0, but got seed=-1"),
     ],
     ids=lambda value: value[-2] if isinstance(value, list) and value else "",
@@ -97,4 +153,5 @@ def test_certify_runs_no_code_unless_told(brief, run, refused):
     with (run / "best" / "modeling_subnet.py").open("a") as file:
         file.write("\n")
     refused(["certify", run, *CPU], r"look at it, then pass .*\(--trust-remote-code\) to run it")
-    assert main(["certify", str(run), *CPU, "--trust-remote-code"]) == 0
+    flags = ("--trust-remote-code", "--target-ratio", "100")
+    assert main(["certify", str(run), *CPU, *flags]) == 0

@@ -169,6 +169,7 @@ def test_a_corrupt_table(world, tmp_path, refused, content):
         world.arguments(tmp_path / "run", "--latency-table", str(tmp_path / "table.json")),
         r"the latency table .*table.json (is no JSON|has schema_version=(None|1)|lacks).*; delete it and",
     )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_corrupt_table_in_the_run_folder(world, unfinished, refused):
@@ -181,6 +182,8 @@ def test_a_missing_table(world, tmp_path, refused):
         world.arguments(tmp_path / "run", "--latency-table", "absent.json"),
         "cannot read the latency table absent.json: No such file or directory; calibrate to make one",
     )
+    # Nothing was begun: the right table is not another setting.
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,9 @@ def test_what_was_predicted_for_elsewhere_is_told_from_what_was_measured_here():
     text = str(certificate)
     assert "latency   0.900 of the baseline's [0.890, 0.910], measured here\n" in text
     assert (
-        "predicted 0.495 of the full model's for batch 1 x 16 tokens, float32, eager on cuda Example GPU, "
-        "which was not at hand to measure; so whether the target 0.5 is met there is not known\n"
+        "predicted 0.495 of the full model's for batch 1 x 16 tokens, float32, eager on cuda Example GPU; "
+        "what was measured is of batch 2 x 8 tokens, float32, eager on cpu Example CPU, "
+        "so whether the target 0.5 is met is not known\n"
     ) in text
     assert "0.5 met" not in text
     assert "missed" not in text

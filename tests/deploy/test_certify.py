@@ -5,12 +5,21 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BartConfig,
+    BartForSequenceClassification,
+    CanineConfig,
+    CanineForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 from transformers.utils import logging as transformers_logging
 
 from rlnas.deploy.certify import MAX_SECONDS, N_ROUNDS, certify
@@ -176,14 +185,14 @@ def test_models_are_certified_on_a_gpu(checkpoint: Checkpoints, task: Task, mode
     assert certificate.n_items == 24
 
 
-def test_a_tail_is_certified_over_a_mix_of_lengths(checkpoint: Checkpoints, task: Task):
-    workload = Workload(1, 8, statistic="p99", lengths=(4, 8))
+def test_a_tail_of_few_samples_is_certified_with_a_note(checkpoint: Checkpoints, task: Task):
+    workload = Workload(1, 8, statistic="p99")
     certificate = certify(
         checkpoint("distilbert", task),
         baseline=checkpoint("bert", task),
         **{**QUICK, "workload": workload, "n_rounds": 7, "max_seconds": 60.0},
     )
-    assert "a p99 of 14 samples rests on one or two of them" in certificate.note
+    assert "a p99 of 7 samples rests on one or two of them" in certificate.note
     low, high = certificate.subnet.latency_ci
     assert low <= certificate.subnet.latency_ms <= high
 
@@ -317,6 +326,62 @@ def test_a_workload_longer_than_the_model_is_refused(
     for model in (supernets(family, task), checkpoint(family, task)):
         with pytest.raises(CheckpointError, match=f"takes at most {limit} tokens, .* seq_len=41"):
             certify(model, baseline=model, task=task, **long)
+
+
+TINY = {"vocab_size": 40, "num_labels": 3, "pad_token_id": None}
+
+
+def tiny_bart() -> Any:
+    sizes = {"d_model": 16, "max_position_embeddings": 40, "encoder_layers": 1, "decoder_layers": 1}
+    more = {name: 2 for name in ("encoder_attention_heads", "decoder_attention_heads")}
+    more |= {name: 16 for name in ("encoder_ffn_dim", "decoder_ffn_dim")}
+    return BartForSequenceClassification(BartConfig(**{**TINY, "pad_token_id": 0}, **sizes, **more))
+
+
+def tiny_gpt2() -> Any:
+    return GPT2ForSequenceClassification(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=40, **TINY))
+
+
+def tiny_canine() -> Any:
+    """Reads characters, so its config has no vocab_size."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    more = {"max_position_embeddings": 40, "num_hash_buckets": 8, "num_labels": 3}
+    return CanineForSequenceClassification(CanineConfig(**sizes, **more))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (tiny_bart, "<eos> token"),
+        (tiny_gpt2, "no padding token is defined"),
+        (tiny_canine, "'CanineConfig' object has no attribute 'vocab_size'"),
+    ],
+)
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_a_model_that_cannot_run_the_requests_is_named_before_it_is_judged(
+    supernets: Supernets,
+    task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[], Any],
+    reason: str,
+    is_judged: bool,
+):
+    monkeypatch.setattr(certify_module, "predict", None)
+    monkeypatch.setattr(certify_module, "measure", None)
+    supernet, model = supernets("bert", task), make()
+    message = f"the model '{type(model).__name__}' cannot run a request of batch 2 x 8 tokens: .*{reason}"
+    with pytest.raises(CheckpointError, match=f"{message}.*; certify takes encoders for sequence"):
+        certify((model, supernet.tokenizer), baseline=supernet, task=task if is_judged else None, **QUICK)
+
+
+def test_a_model_that_cannot_run_the_items_of_the_task_is_named(supernets: Supernets, task: Task):
+    supernet = supernets("bert", task)
+    one = {**QUICK, "workload": Workload(batch_size=1, seq_len=8)}
+    message = (
+        "the model 'GPT2ForSequenceClassification' cannot run the items of the task 'films': Cannot handle"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        certify((tiny_gpt2(), supernet.tokenizer), baseline=supernet, task=task, **one)
 
 
 def test_predictions_that_are_no_numbers_are_refused(supernets: Supernets, regression: Task):

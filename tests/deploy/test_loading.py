@@ -49,6 +49,15 @@ def test_a_tokenizer_that_is_missing_is_named(tmp_path: Path, checkpoint: Checkp
         certify(tmp_path / "model", baseline=tmp_path / "model", task=task, **QUICK)
 
 
+@pytest.mark.parametrize("name", ["/no/such", "./none", "../none", "~/none", "data/models/none"])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(name: str):
+    message = re.escape(f"there is no folder '{name}'; check the path, or give a hub name such as")
+    with pytest.raises(CheckpointError, match=message):
+        load(name, False, is_judged=False)
+    with pytest.raises(CheckpointError, match=message):
+        read_tokenizer(name)
+
+
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_a_model_takes_as_many_tokens_as_it_has_positions(
     checkpoint: Checkpoints, supernets: Supernets, task: Task, family: str

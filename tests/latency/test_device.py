@@ -77,6 +77,29 @@ def test_the_cpu_name_is_read_from_proc(monkeypatch, tmp_path):
     assert describe_device("cpu").name == "Some CPU @ 2 GHz"
 
 
+CPU_INFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+processor\t: 1
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+"""
+
+
+def test_cpus_of_one_name_are_told_apart_by_their_numbers(monkeypatch, tmp_path):
+    monkeypatch.setattr(device_module, "_CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(CPU_INFO)
+    newer = describe_device("cpu")
+    assert newer.name == "AMD EPYC (family 25, model 17, stepping 1)"
+    (tmp_path / "cpuinfo").write_text(CPU_INFO.replace("model\t\t: 17", "model\t\t: 1"))
+    assert describe_device("cpu") != newer
+
+
 def test_a_gpu_is_described_with_its_driver(two_gpus, monkeypatch, tmp_path):
     (tmp_path / "version").write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n"

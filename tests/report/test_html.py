@@ -265,5 +265,5 @@ def test_a_predicted_ratio_and_the_steps_to_the_chosen_one_are_told(
     summary["target_met"] = None
     summary["steps"].insert(0, {"trial": 3, "latency_ratio": 0.54, "target_met": False})
     text = "".join(outline(render(summary, trials)).texts)
-    assert "0.491), as measured here. For batch 1 x 64 tokens on a phone, which was not at hand" in text
+    assert "0.491), as measured here. For batch 1 x 64 tokens on a phone, which is not what" in text
     assert "certified were trial 3 at 0.540 (missed), then trial" in text

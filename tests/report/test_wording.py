@@ -169,7 +169,7 @@ def test_a_prediction_for_elsewhere_is_no_verdict_on_the_target(summary: dict[st
     summary |= {"prediction": {"ratio": 0.44, "made_for": "a phone"}, "target_met": None}
     assert latency_sentence(summary).endswith("0.491), as measured here.")
     assert prediction_sentence(summary) == (
-        "For a phone, which was not at hand to measure, 0.440 times the full model's latency is predicted; "
+        "For a phone, which is not what was measured, 0.440 times the full model's latency is predicted; "
         "whether the target of 0.5 is met there is not known."
     )
     summary["target_ratio"] = None
@@ -188,9 +188,13 @@ def test_steps_are_told_where_there_were_any(summary: dict[str, Any]):
     )
 
 
-def test_a_workload_of_mixed_lengths_and_a_tail_says_so(summary: dict[str, Any]):
-    summary["workload"] |= {"lengths": [64, 16, 32], "statistic": "p99"}
-    assert workload_text(summary) == "batch 1 x 16 to 64 (median 32) tokens, float32, eager, p99"
+def test_a_workload_of_mixed_lengths_or_of_a_tail_says_so(summary: dict[str, Any]):
+    one = summary["workload"]
+    summary["workload"] = {**one, "lengths": [64, 16, 32]}
+    assert workload_text(summary) == "batch 1 x 16 to 64 (median 32) tokens, float32, eager"
+    assert workload_text(summary) == str(Workload(**summary["workload"]))
+    summary["workload"] = {**one, "statistic": "p99"}
+    assert workload_text(summary) == "batch 1 x 64 tokens, float32, eager, p99"
     assert workload_text(summary) == str(Workload(**summary["workload"]))
 
 

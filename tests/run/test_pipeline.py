@@ -16,7 +16,7 @@ from world import BUDGET, N_SEARCH, make_table, write_task
 
 import rlnas.run.pipeline
 from rlnas.controllers.random import RandomController
-from rlnas.errors import HistoryError, RewardError, RunFolderError
+from rlnas.errors import HistoryError, LatencyTableError, RewardError, RunFolderError
 from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History
 from rlnas.run import DataSource, Job, Schedule, run_job
@@ -175,6 +175,18 @@ def test_every_other_setting_is_refused_on_resume(world, run, key):
     message = re.escape(f"was started with {key}=something else, not {key}={settings[key]}; resume it")
     with pytest.raises(HistoryError, match=message):
         run_job(world.job(), run, resume=True, progress=False)
+
+
+def test_a_table_that_cannot_be_read_begins_no_run(world, tmp_path, no_work):
+    job = world.job(latency_table=str(tmp_path / "absent.json"))
+    with pytest.raises(LatencyTableError, match=r"cannot read the latency table .*absent\.json"):
+        run_job(job, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_its_table_needs_the_given_one_no_more(world, run, no_work):
+    write_json(run / "config.json", read_json(run / "config.json") | {"latency_table": "deleted since"})
+    assert run_job(world.job(latency_table="deleted since"), run, resume=True, progress=False)["n_trials"]
 
 
 def test_a_run_may_move(world, run, no_work, tmp_path):
