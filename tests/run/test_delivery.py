@@ -286,12 +286,12 @@ class Machine:
         for name in ("measure_trials", "measure_again", "certify", "finish_subnet"):
             monkeypatch.setattr(delivery, name, getattr(self, name))
 
-    def measure_trials(self, timed, trials, device, *, statistic):
+    def measure_trials(self, timed, trials, device):
         full_ms = float(make_table()([timed.shape.full])[0])
         self.ratios = {trial.config: trial.metrics.latency_ms / full_ms for trial in trials}
         return [MeasuredTrial(t, Timing((self.ratios[t.config],)), self.ratios[t.config]) for t in trials]
 
-    def measure_again(self, timed, config, device, *, statistic):
+    def measure_again(self, timed, config, device):
         self.looked_at.append(config)
         return self.again.pop(0) if self.again else self.ratios[config]
 
