@@ -14,7 +14,7 @@ from rlnas.calibration.plan import Effort, Plan
 from rlnas.latency.clock import clock_for
 from rlnas.latency.correction import fit_correction
 from rlnas.latency.device import describe_device, resolve_device, timing_conditions
-from rlnas.latency.frequency import frequency_note, frequency_reader
+from rlnas.latency.frequency import FrequencyWatch, frequency_reader
 from rlnas.latency.stopwatch import measure, sample_ms
 from rlnas.latency.table import BlockTiming, LatencyTable, ModelTiming
 from rlnas.latency.timing import level_rounds, noise_note, tail_note
@@ -118,11 +118,10 @@ def calibrate_timeable(
     blocks = block_options(space, model.shape, extra_blocks)
     plan = Plan.make(blocks, model, space, workload, effort, seed)
     bar = _Progress(progress, plan.n_calls, effort.rounds_for(workload))
-    readings_mhz: list[float] = []
+    watch = FrequencyWatch(frequency)
 
     def after_round(n_done: int, _: int) -> None:
-        reading = None if frequency is None else frequency()
-        readings_mhz.extend([] if reading is None else [reading])
+        watch.look()
         bar.rounds(n_done)
 
     started = time.monotonic()
@@ -142,7 +141,7 @@ def calibrate_timeable(
             seed=seed,
             progress=after_round,
         )
-    table = _make_table(model, workload, device, plan, timings, frequency_note(readings_mhz))
+    table = _make_table(model, workload, device, plan, timings, watch.note)
     return replace(table, build_seconds=built - started, measure_seconds=time.monotonic() - built)
 
 

@@ -35,6 +35,29 @@ def frequency_reader(device: str) -> Callable[[], float | None] | None:
     return None
 
 
+class FrequencyWatch:
+    """Reads a device's clock now and then.
+
+    Args:
+        read: As `frequency_reader` gives it; None where nothing can be read.
+    """
+
+    def __init__(self, read: Callable[[], float | None] | None) -> None:
+        self._read = read
+        self._readings_mhz: list[float] = []
+
+    def look(self) -> None:
+        """Read the clock once."""
+        reading = None if self._read is None else self._read()
+        if reading is not None:
+            self._readings_mhz.append(reading)
+
+    @property
+    def note(self) -> str | None:
+        """See `frequency_note`."""
+        return frequency_note(self._readings_mhz)
+
+
 def frequency_note(readings_mhz: Sequence[float]) -> str | None:
     """One sentence if the clock moved by more than `MOVED` of its lowest value, else None.
 

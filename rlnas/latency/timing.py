@@ -269,9 +269,14 @@ def noise_note(timings: Sequence[Timing]) -> str | None:
     )
 
 
-def tail_note(n_samples: int) -> str | None:
-    """One sentence if a 99 % quantile rests on one or two samples, else None."""
-    if n_samples >= TAIL_SAMPLES:
+def tail_note(n_samples: int, at_least: int = TAIL_SAMPLES) -> str | None:
+    """One sentence if a 99 % quantile rests on one or two samples, else None.
+
+    Args:
+        n_samples: Samples that there are.
+        at_least: Samples that are enough.
+    """
+    if n_samples >= at_least:
         return None
     return f"a p99 of {n_samples} samples rests on one or two of them; give it more time or more rounds"
 

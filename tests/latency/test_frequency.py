@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlnas.latency import frequency
-from rlnas.latency.frequency import frequency_note, frequency_reader
+from rlnas.latency.frequency import FrequencyWatch, frequency_note, frequency_reader
 
 CPU_INFO = "processor\t: 0\ncpu MHz\t\t: 2400.125\n\nprocessor\t: 1\ncpu MHz\t\t: 3100.500\n"
 
@@ -166,3 +166,15 @@ def test_a_clock_that_moved_is_said_in_the_order_of_time_with_what_to_do(reading
 def test_exactly_a_spread_above_five_percent_is_mentioned(readings):
     moved = max(readings) > 1.05 * min(readings)
     assert (frequency_note(readings) is not None) == moved
+
+
+def test_a_watch_notes_what_it_has_seen():
+    readings = iter([1_000.0, None, 700.0])
+    watch = FrequencyWatch(lambda: next(readings))
+    for _ in range(3):
+        watch.look()
+    assert watch.note == frequency_note([1_000.0, 700.0])
+    assert watch.note is not None
+    blind = FrequencyWatch(None)
+    blind.look()
+    assert blind.note is None
