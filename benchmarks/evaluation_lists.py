@@ -20,7 +20,7 @@ import torch
 from stable_baselines3 import PPO
 
 from benchmarks.sst2 import load_searched, operations_latency
-from rlnas import LatencyTarget, LayerwiseSpace, ScaledSpace, search
+from rlnas import LatencyTarget, LayerwiseSpace, ChoiceSpace, search
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.vec_env import SubnetVecEnv
 from rlnas.evaluation import SupernetEvaluator
@@ -69,10 +69,10 @@ def main() -> None:
     )
 
 
-def spaces(supernet: Supernet) -> dict[str, LayerwiseSpace | ScaledSpace]:
+def spaces(supernet: Supernet) -> dict[str, LayerwiseSpace | ChoiceSpace]:
     """The 4-option space and the default one."""
     shape = supernet.shape
-    return {"four_options": ScaledSpace.for_model(shape), "default": LayerwiseSpace.for_model(shape)}
+    return {"four_options": ChoiceSpace.for_model(shape), "default": LayerwiseSpace.for_model(shape)}
 
 
 def random_members(space: SearchSpace, n: int, seed: int = 0) -> list[SubnetConfig]:

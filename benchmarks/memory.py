@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.record import make_parser, record
 from benchmarks.sst2 import operations_latency
-from rlnas import ScaledSpace
+from rlnas import ChoiceSpace
 from rlnas.cli import minilm_path
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.supernet import Supernet
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _configs(supernet: Supernet) -> list[SubnetConfig]:
     """All choices of the first layer, nothing after it: wide blocks side by side at little cost."""
-    space = ScaledSpace.for_model(supernet.shape)
+    space = ChoiceSpace.for_model(supernet.shape)
     return [space.decode([first] + [0] * (len(space.nvec) - 1)) for first in range(space.nvec[0])]
 
 

@@ -16,7 +16,7 @@ from rlnas.space import (
     LayerConfig,
     LayerwiseSpace,
     ModelShape,
-    ScaledSpace,
+    ChoiceSpace,
     SubnetConfig,
     UniformSpace,
 )
@@ -36,7 +36,7 @@ __all__ = [
     "ModelShape",
     "RLNASError",
     "Result",
-    "ScaledSpace",
+    "ChoiceSpace",
     "Split",
     "SubnetConfig",
     "Task",

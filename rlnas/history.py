@@ -16,7 +16,7 @@ import json
 import math
 import sqlite3
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from rlnas.space import SubnetConfig
 from rlnas.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import numpy.typing as npt
@@ -228,6 +228,22 @@ class Result:
                 "let the evaluator judge at least one on all items"
             )
         return max(complete, key=lambda trial: trial.reward)
+
+    def best_for(self, reward: Callable[[Metrics], float]) -> Trial:
+        """The trial that another reward puts first, e.g. the same one at another target.
+
+        Args:
+            reward: Turns metrics into a number.
+
+        Raises:
+            HistoryError: If there is no trial, or all were raced out.
+        """
+        scored = replace(
+            self,
+            trials=tuple(replace(t, reward=float(reward(t.metrics))) for t in self.trials),
+        )
+        number = scored.best.number
+        return next(trial for trial in self.trials if trial.number == number)
 
     @property
     def n_raced_out(self) -> int:

@@ -23,7 +23,14 @@ from rlnas.errors import (
 )
 from rlnas.history import PLANNED_BUDGET, History, Result
 from rlnas.metrics import Metrics
-from rlnas.protocols import InformedEvaluator, Problem, RecallingEvaluator, RelativeReward, TargetedReward
+from rlnas.protocols import (
+    InformedEvaluator,
+    Problem,
+    RecallingEvaluator,
+    RelativeReward,
+    TargetedReward,
+    WeighingEvaluator,
+)
 from rlnas.trial import Trial
 
 if TYPE_CHECKING:
@@ -62,6 +69,8 @@ def search(
     resume: bool = False,
     latency: LatencyModel | None = None,
     importance: npt.NDArray[np.float64] | None = None,
+    kept_importance: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None = None,
+    target_ratios: Sequence[float] = (),
     settings: Mapping[str, str] | None = None,
     progress: Callable[[int, Trial], None] | None = None,
 ) -> Result:
@@ -100,6 +109,11 @@ def search(
         latency: Predicts latencies; by default that of the evaluator, if it has one.
         importance: Shape ``(len(space.nvec),)``, the importance of the block at each position;
             by default that of the evaluator, if it has one for the positions of this space.
+        kept_importance: Says how much importance configs keep; by default the evaluator's, if it is a
+            `WeighingEvaluator`.
+        target_ratios: Latencies, relative to the full model's, that this one search is to serve. The
+            rewards of its trials are those of the reward's own target; `Result.best_for` finds the
+            best trial for another one.
         settings: Further values that have to be equal for a resume, e.g. the task's name.
         progress: Called with the number of trials and the best one after each batch that
             brought new trials, replayed ones included, as soon as there is a trial that was not
@@ -110,8 +124,9 @@ def search(
 
     Raises:
         BudgetError: If `budget` is less than 1.
-        InfeasibleTargetError: If the smallest subnet is slower than the reward's target.
-        RewardError: If a relative reward has no latency to refer to, or a reward is not finite.
+        InfeasibleTargetError: If the smallest subnet is slower than a target.
+        RewardError: If a relative reward has no latency to refer to, a reward is not finite, or several
+            targets are to be served by a reward that knows none.
         LatencyTableError: If `latency` does not give one finite number per config.
         InvalidSubnetError: If the controller proposes a config outside the space.
         EvaluationError: If the evaluator's answer is not one sound `Metrics` per config.
@@ -123,7 +138,10 @@ def search(
     if isinstance(evaluator, InformedEvaluator):
         latency = evaluator.latency if latency is None else latency
         importance = _fitting(evaluator.importance, space) if importance is None else importance
-    problem = _state_problem(space, reward, latency, importance)
+    if kept_importance is None and isinstance(evaluator, WeighingEvaluator):
+        kept_importance = evaluator.kept_importance
+    problem = _state_problem(space, reward, latency, target_ratios)
+    problem = replace(problem, importance=importance, kept_importance=kept_importance)
     known = _describe_search(problem, controller, seed, budget, settings or {})
     folder = None if path is None else Path(path)
     with History.open(folder, known, resume=resume) as history:
@@ -299,10 +317,7 @@ class _Desk:
 
 
 def _state_problem(
-    space: SearchSpace,
-    reward: Reward,
-    latency: LatencyModel | None,
-    importance: npt.NDArray[np.float64] | None,
+    space: SearchSpace, reward: Reward, latency: LatencyModel | None, target_ratios: Sequence[float]
 ) -> Problem:
     """Fill in what is relative, and refuse what cannot be reached."""
     reference_ms, floor_ms = math.nan, math.nan
@@ -311,20 +326,44 @@ def _state_problem(
     if isinstance(reward, RelativeReward):
         reward = reward.resolve(reference_ms)
     target_ms = float(reward.target_ms) if isinstance(reward, TargetedReward) else None
-    if target_ms is not None and floor_ms > target_ms:
-        raise InfeasibleTargetError(
-            f"target_ms={target_ms:.4g} cannot be reached: the smallest subnet of this space takes "
-            f"{floor_ms:.4g} ms, {floor_ms / reference_ms:.3f} of the full model's {reference_ms:.4g} ms; "
-            "raise the target above that or offer smaller options"
-        )
-    return Problem(
+    problem = Problem(
         space=space,
         reward=reward,
         latency=latency,
         target_ms=target_ms,
         reference_ms=None if latency is None else reference_ms,
-        importance=importance,
+        targets_ms=_targets_ms(target_ratios, reference_ms),
     )
+    for target in problem.served_targets_ms:
+        problem.reward_for(target)  # which refuses targets that the reward cannot serve
+        if floor_ms > target:
+            raise InfeasibleTargetError(
+                f"target_ms={target:.4g} cannot be reached: the smallest subnet of this space takes "
+                f"{floor_ms:.4g} ms, {floor_ms / reference_ms:.3f} of the full model's {reference_ms:.4g} "
+                "ms; raise the target above that or offer smaller options"
+            )
+    return problem
+
+
+def _targets_ms(ratios: Sequence[float], reference_ms: float) -> tuple[float, ...]:
+    """Targets in milliseconds, ascending.
+
+    Raises:
+        RewardError: If a ratio is not above 0, stands there twice, or no latency is known.
+    """
+    if not ratios:
+        return ()
+    if math.isnan(reference_ms):
+        raise RewardError(
+            f"target_ratios={tuple(ratios)} are relative to the full model's latency, which is not known "
+            "here; give the search a latency model (latency=...)"
+        )
+    distinct = sorted(set(ratios))
+    if len(distinct) < len(ratios) or not all(0 < ratio < math.inf for ratio in distinct):
+        raise RewardError(
+            f"target_ratios must be numbers above 0 without repeats, but got {tuple(ratios)}"
+        )
+    return tuple(float(ratio) * reference_ms for ratio in distinct)
 
 
 def _fitting(
@@ -362,6 +401,8 @@ def _describe_search(
         "reward": _describe(problem.reward),
         "controller": _describe(controller),
     }
+    if problem.targets_ms:
+        own["targets_ms"] = " ".join(f"{target:.9g}" for target in problem.targets_ms)
     for key in own:
         if key in settings:
             raise HistoryError(f"settings may not hold {key!r}: the search records its own {key}")

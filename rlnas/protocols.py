@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -97,6 +98,17 @@ class InformedEvaluator(Protocol):
 
 
 @runtime_checkable
+class WeighingEvaluator(Protocol):
+    """An evaluator that can say beforehand how much of the full model's importance a config keeps."""
+
+    def kept_importance(self, configs: Sequence[SubnetConfig], /) -> Sequence[float]:
+        """Importance of what each config keeps, at least 0; a sum over its blocks."""
+
+    def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[Metrics]:
+        """Metrics of each config, in the same order."""
+
+
+@runtime_checkable
 class RecallingEvaluator(Protocol):
     """An evaluator whose answers depend on earlier trials, e.g. one that races configs against the best.
 
@@ -135,9 +147,13 @@ class Problem:
         reference_ms: Latency of the full model, or None where nothing is known.
         importance: Shape ``(len(space.nvec),)``, non-negative; how much the block at each
             position matters to the full model, or None.
+        targets_ms: All latencies that the search is to serve, ascending; empty where it serves the
+            reward's own one alone.
+        kept_importance: Says how much importance configs keep, a sum over their blocks, or None.
 
     Raises:
-        ValueError: If `importance` has another shape, or a number that is negative or not finite.
+        ValueError: If `importance` has another shape, or a number that is negative or not finite,
+            or `targets_ms` do not ascend.
     """
 
     space: SearchSpace
@@ -146,8 +162,12 @@ class Problem:
     target_ms: float | None = None
     reference_ms: float | None = None
     importance: npt.NDArray[np.float64] | None = None
+    targets_ms: tuple[float, ...] = ()
+    kept_importance: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
+        if any(not low < high for low, high in pairwise(self.targets_ms)):
+            raise ValueError(f"targets_ms must ascend without repeats, but got {self.targets_ms}")
         if self.importance is None:
             return
         importance, n_positions = np.asarray(self.importance, dtype=np.float64), len(self.space.nvec)
@@ -156,6 +176,13 @@ class Problem:
         if not np.all(np.isfinite(importance) & (importance >= 0)):
             raise ValueError(f"importance must be finite and not negative, but got {importance}")
         object.__setattr__(self, "importance", importance)
+
+    @property
+    def served_targets_ms(self) -> tuple[float, ...]:
+        """The targets to serve, ascending: several, the reward's own one, or none."""
+        if self.targets_ms:
+            return self.targets_ms
+        return () if self.target_ms is None else (self.target_ms,)
 
     def reward_for(self, target_ms: float) -> Reward:
         """The reward for another target.

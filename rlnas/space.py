@@ -1,8 +1,8 @@
 """Architectures and the sets that they are drawn from.
 
 An *action* is a sequence of integers, one per position, each in ``[0, nvec[i])``. In every
-space the options of a position stand in ascending order of size, so 0 is always the
-smallest choice: the environment relies on this when it clips an action to a budget.
+space the first option of a position is the smallest choice and the last one the largest: the
+environment relies on this when it clips an action to a budget.
 """
 
 from __future__ import annotations
@@ -497,16 +497,16 @@ class UniformSpace:
 
 
 @dataclass(frozen=True, slots=True)
-class ScaledSpace:
-    """Every layer makes one choice: a common share of its heads and FFN units, or nothing.
+class ChoiceSpace:
+    """Every layer makes one choice from one list.
 
-    An action has one entry per layer. ``ScaledSpace.for_model(shape)`` offers nothing, a third,
+    An action has one entry per layer. ``ChoiceSpace.for_model(shape)`` offers nothing, a third,
     two thirds and all of a layer.
 
     Attributes:
         num_layers: Layers of the full model, at least 1.
-        options: What a layer may become, ascending: no size falls from one option to the next. An
-            option has both blocks or, as the first one may, neither.
+        options: What a layer may become, without repeats. The first one is contained in all others and
+            the last one contains them; what lies between may trade heads against units.
     """
 
     num_layers: int
@@ -518,20 +518,17 @@ class ScaledSpace:
             raise InvalidSpaceError(f"num_layers must be at least 1, but got num_layers={self.num_layers}")
         if not self.options:
             raise InvalidSpaceError("options needs at least one LayerConfig, but got none")
-        for option in self.options:
-            if not option.is_dropped and 0 in (option.num_attention_heads, option.intermediate_size):
-                raise InvalidSpaceError(
-                    f"an option of a ScaledSpace has both blocks or neither, but got {option}; "
-                    "use LayerwiseSpace to drop one of them"
-                )
-        if not all(_grows(*pair) for pair in pairwise(self.options)):
-            listed = ", ".join(str(option) for option in self.options)
+        listed = ", ".join(str(option) for option in self.options)
+        if len(set(self.options)) < len(self.options):
+            raise InvalidSpaceError(f"options must not repeat, but got {listed}")
+        smallest, largest = self.options[0], self.options[-1]
+        if not all(_holds(option, smallest) and _holds(largest, option) for option in self.options):
             raise InvalidSpaceError(
-                f"options must ascend in both sizes together, without repeats, but got {listed}"
+                f"options must begin with the smallest in both sizes and end with the largest, but got {listed}"
             )
 
     @classmethod
-    def for_model(cls, shape: ModelShape, shares: Sequence[float] = (0, 1 / 3, 2 / 3, 1)) -> ScaledSpace:
+    def for_model(cls, shape: ModelShape, shares: Sequence[float] = (0, 1 / 3, 2 / 3, 1)) -> ChoiceSpace:
         """The same shares for every layer of a model.
 
         Sizes are rounded to the nearest integer, but a share above 0 keeps at least one head and
@@ -619,11 +616,10 @@ def _share_of(full: int, share: float) -> int:
     return max(1, round(full * share)) if share > 0 else 0
 
 
-def _grows(smaller: LayerConfig, larger: LayerConfig) -> bool:
-    """Whether no size falls and one rises."""
+def _holds(larger: LayerConfig, smaller: LayerConfig) -> bool:
+    """Whether no size of the smaller one is above the larger one's."""
     return (
-        smaller != larger
-        and smaller.num_attention_heads <= larger.num_attention_heads
+        smaller.num_attention_heads <= larger.num_attention_heads
         and smaller.intermediate_size <= larger.intermediate_size
     )
 

@@ -12,6 +12,7 @@ plugs are tested with the same functions.
 from __future__ import annotations
 
 import math
+import operator
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
@@ -181,13 +182,13 @@ def _check_coding(space: SearchSpace, action: tuple[int, ...]) -> None:
     _require(config in space, f"decode({action}) must be a member of the space, but {config} is not")
     code = tuple(space.encode(config))
     _require(code == action, f"encode must undo decode, but {action} came back as {code}")
-    for position, (entry, n_options) in enumerate(zip(action, space.nvec, strict=True)):
-        if entry + 1 < n_options:
-            larger = space.decode((*action[:position], entry + 1, *action[position + 1 :]))
+    for position, n_options in enumerate(space.nvec):
+        for option, is_bound in ((0, operator.ge), (n_options - 1, operator.le)):
+            end = space.decode((*action[:position], option, *action[position + 1 :]))
             _require(
-                all(a <= b for a, b in zip(_sizes(config), _sizes(larger), strict=True)),
-                f"options must ascend in size, but option {entry + 1} of position {position} gives "
-                f"{larger}, which is smaller than {config}",
+                all(is_bound(a, b) for a, b in zip(_sizes(config), _sizes(end), strict=True)),
+                f"the first option of a position must be its smallest and the last one its largest, but "
+                f"option {option} of position {position} gives {end} beside {config}",
             )
 
 

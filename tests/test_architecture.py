@@ -20,7 +20,7 @@ PACKAGE = ROOT / "rlnas"
 LAYERS = (
     {"errors"},
     {"metrics", "space", "pareto", "workload", "task"},
-    {"trial"},
+    {"trial", "additive"},
     {"protocols", "history", "runtime"},
     {"rewards", "tabular", "loop", "scores", "data", "env", "latency", "supernet"},
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},

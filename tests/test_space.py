@@ -14,7 +14,7 @@ from rlnas.space import (
     LayerOptions,
     LayerwiseSpace,
     ModelShape,
-    ScaledSpace,
+    ChoiceSpace,
     SearchSpace,
     SubnetConfig,
     UniformSpace,
@@ -26,7 +26,7 @@ from rlnas.testing import check_space
 SHAPE = ModelShape(num_hidden_layers=3, num_attention_heads=4, intermediate_size=16, hidden_size=8)
 LAYERWISE = LayerwiseSpace.for_model(SHAPE)
 UNIFORM = UniformSpace.for_model(SHAPE)
-SCALED = ScaledSpace.for_model(SHAPE)
+SCALED = ChoiceSpace.for_model(SHAPE)
 SPACES = pytest.mark.parametrize(
     "space", [LAYERWISE, UNIFORM, SCALED], ids=["layerwise", "uniform", "scaled"]
 )
@@ -57,7 +57,7 @@ uniform_spaces = st.integers(1, 24).flatmap(
     )
 )
 scaled_spaces = st.builds(
-    ScaledSpace,
+    ChoiceSpace,
     st.integers(1, 12),
     st.tuples(st.booleans(), ascending(1, 12), ascending(1, 99)).map(
         lambda drawn: (
@@ -405,7 +405,7 @@ def test_an_impossible_uniform_space_is_refused(arguments, message):
 
 
 def test_a_scaled_space_offers_thirds_of_whole_layers():
-    space = ScaledSpace.for_model(MINILM)
+    space = ChoiceSpace.for_model(MINILM)
     assert space.options == tuple(LayerConfig(h, 128 * h) for h in (0, 4, 8, 12))
     assert space.nvec == (4,) * 6
     assert space.size == 4_096
@@ -422,7 +422,7 @@ def test_a_scaled_space_offers_thirds_of_whole_layers():
     shares=st.sets(st.floats(0, 1), min_size=1, max_size=9).map(sorted),
 )
 def test_every_share_is_an_option_of_its_nearest_sizes(heads, units, shares):
-    space = ScaledSpace.for_model(ModelShape(2, heads, units, 24 * heads), shares)
+    space = ChoiceSpace.for_model(ModelShape(2, heads, units, 24 * heads), shares)
     check_space(space, n=4)
     assert len(space.options) <= len(shares)
     for share in shares:
@@ -432,14 +432,14 @@ def test_every_share_is_an_option_of_its_nearest_sizes(heads, units, shares):
 
 
 def test_shares_that_come_to_the_same_sizes_are_one_option():
-    space = ScaledSpace.for_model(ModelShape(2, 2, 4, 8), (0, 0.1, 0.2, 0.5, 0.7, 1))
+    space = ChoiceSpace.for_model(ModelShape(2, 2, 4, 8), (0, 0.1, 0.2, 0.5, 0.7, 1))
     assert space.options == tuple(LayerConfig(*sizes) for sizes in ((0, 0), (1, 1), (1, 2), (1, 3), (2, 4)))
 
 
 @pytest.mark.parametrize("shares", [(), (0.5, 0.5), (1, 0), (-0.1, 1), (0, 1.5), (float("nan"),)], ids=str)
 def test_impossible_shares_are_refused(shares):
     with pytest.raises(InvalidSpaceError, match=r"shares must be ascending numbers in \[0, 1\]") as caught:
-        ScaledSpace.for_model(SHAPE, shares)
+        ChoiceSpace.for_model(SHAPE, shares)
     assert str(caught.value).endswith(f"but got {shares}")
 
 
@@ -448,17 +448,16 @@ def test_impossible_shares_are_refused(shares):
     [
         (0, [(4, 16)], "num_layers must be at least 1, but got num_layers=0"),
         (3, [], "options needs at least one LayerConfig, but got none"),
-        (3, [(0, 16)], "both blocks or neither, but got 0h16; use LayerwiseSpace"),
-        (3, [(0, 0), (4, 0)], "both blocks or neither, but got 4h0; use LayerwiseSpace"),
-        (3, [(4, 16), (4, 16)], "ascend in both sizes together, without repeats, but got 4h16, 4h16"),
-        (3, [(2, 16), (4, 8)], "ascend in both sizes together, without repeats, but got 2h16, 4h8"),
-        (3, [(2, 8), (0, 0)], "ascend in both sizes together, without repeats, but got 2h8, -$"),
+        (3, [(4, 16), (4, 16)], "options must not repeat, but got 4h16, 4h16"),
+        (3, [(2, 16), (4, 8)], "begin with the smallest in both sizes .* but got 2h16, 4h8"),
+        (3, [(0, 0), (2, 16), (4, 8)], "end with the largest, but got -, 2h16, 4h8"),
+        (3, [(2, 8), (0, 0)], "begin with the smallest in both sizes .* but got 2h8, -$"),
     ],
-    ids=["depth", "none", "only units", "only heads", "repeated", "crossing", "descending"],
+    ids=["depth", "none", "repeated", "crossing", "no largest", "descending"],
 )
-def test_an_impossible_scaled_space_is_refused(num_layers, options, message):
+def test_an_impossible_choice_space_is_refused(num_layers, options, message):
     with pytest.raises(InvalidSpaceError, match=message):
-        ScaledSpace(num_layers, tuple(LayerConfig(*sizes) for sizes in options))
+        ChoiceSpace(num_layers, tuple(LayerConfig(*sizes) for sizes in options))
 
 
 @pytest.mark.parametrize(
@@ -518,3 +517,11 @@ def test_an_impossible_multiple_is_refused(multiple):
         InvalidSpaceError, match=f"an integer of at least 1 .*, but got multiple={multiple}"
     ):
         LAYERWISE.snapped(multiple)
+
+
+def test_choices_may_trade_heads_against_units():
+    options = tuple(LayerConfig(*sizes) for sizes in ((0, 0), (1, 4), (4, 4), (1, 16), (4, 16)))
+    space = ChoiceSpace(3, options)
+    check_space(space)
+    assert space.size == 125
+    assert space.encode(config_of((1, 16), (4, 4), (0, 0))) == (3, 2, 0)

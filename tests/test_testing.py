@@ -205,7 +205,7 @@ def descending(action):
                 "largest": SPACE.smallest,
                 "encode": lambda config: tuple(4 - entry for entry in SPACE.encode(config)),
             },
-            "options must ascend in size, but option 4 of position",
+            "must be its smallest and the last one its largest, but option 0 of",
         ),
     ],
     ids=[

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlnas.env import EpisodeDynamics, Observation, episode_summary, observation_space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import gymnasium
     import numpy.typing as npt
@@ -35,6 +35,12 @@ class SubnetVecEnv(VecEnv):
         evaluate: Judges configs; called once per n episodes.
         n_envs: Number of episodes n.
         hard_budget: Whether actions are clipped to the target.
+        draw_targets: Given n, the latency targets in milliseconds of n new episodes; by default all
+            have the problem's own.
+        add_up: See `rlnas.env.EpisodeDynamics`.
+
+    Attributes:
+        ended_targets_ms: Shape ``(n,)``: latency targets of the episodes that ended last; NaN without.
 
     Raises:
         InfeasibleTargetError: If the budget is hard and even the smallest subnet breaks it.
@@ -43,18 +49,29 @@ class SubnetVecEnv(VecEnv):
     render_mode: str | None = None
 
     def __init__(
-        self, problem: Problem, evaluate: Evaluate, n_envs: int = 16, hard_budget: bool = True
+        self,
+        problem: Problem,
+        evaluate: Evaluate,
+        n_envs: int = 16,
+        hard_budget: bool = True,
+        *,
+        draw_targets: Callable[[int], Sequence[float]] | None = None,
+        add_up: bool = False,
     ) -> None:
         self._evaluate = evaluate
-        self._dynamics = EpisodeDynamics(problem, n_envs, hard_budget)
+        self._draw_targets = draw_targets
+        self._dynamics = EpisodeDynamics(problem, n_envs, hard_budget, add_up)
         self._actions: npt.NDArray[np.int64] = np.zeros(n_envs, dtype=np.int64)
+        self.ended_targets_ms = self._dynamics.targets_ms
         super().__init__(
             n_envs, observation_space(self._dynamics), spaces.Discrete(self._dynamics.n_actions)
         )
 
     def reset(self) -> Observation:
         """Start all episodes; the options of ``set_options`` (``target_ms``) hold for these only."""
-        observations = self._dynamics.reset([options.get("target_ms") for options in self._options])
+        drawn = self._drawn()
+        asked = [options.get("target_ms", target) for options, target in zip(self._options, drawn, strict=True)]
+        observations = self._dynamics.reset(asked)
         self.reset_infos = [{} for _ in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
@@ -79,8 +96,12 @@ class SubnetVecEnv(VecEnv):
                 info |= episode_summary(trial)
                 info["terminal_observation"] = last
                 info["episode"] = {"r": float(reward), "l": self._dynamics.n_positions}
-            observations = self._dynamics.reset()
+            self.ended_targets_ms = self._dynamics.targets_ms
+            observations = self._dynamics.reset(self._drawn())
         return observations, rewards.astype(np.float32), dones, infos
+
+    def _drawn(self) -> Sequence[float | None]:
+        return [None] * self.num_envs if self._draw_targets is None else self._draw_targets(self.num_envs)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,0 +1,48 @@
+"""Sums over choices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlnas import LayerwiseSpace, ModelShape
+from rlnas.additive import AdditiveModel
+from rlnas.tabular import additive_task
+
+SPACE = LayerwiseSpace.for_model(ModelShape(3, 4, 16, 8))
+
+
+@given(st.integers(0, 1000))
+def test_a_sum_is_found_exactly(seed):
+    task = additive_task(SPACE, seed=seed)
+    sums = AdditiveModel.exact(SPACE, task.latency)
+    assert sums is not None
+    rng = np.random.default_rng(seed)
+    actions = rng.integers(SPACE.nvec, size=(16, len(SPACE.nvec)))
+    expected = task.latency([SPACE.decode(action) for action in actions.tolist()])
+    assert sums.predict(actions) == pytest.approx(expected, rel=1e-12)
+
+
+def test_parts_start_at_nothing_and_have_an_entry_per_option():
+    sums = AdditiveModel.probe(SPACE, additive_task(SPACE).latency)
+    assert [len(part) for part in sums.parts] == list(SPACE.nvec)
+    assert all(part[0] == 0 for part in sums.parts)
+    assert sums.base == additive_task(SPACE).latency([SPACE.smallest()])[0]
+
+
+def product_of_depth(configs):
+    return [1.0 + config.num_hidden_layers**2 for config in configs]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [product_of_depth, lambda configs: [1.0], lambda configs: [float("nan")] * len(configs)],
+    ids=["no sum", "too few numbers", "no number"],
+)
+def test_what_is_no_sum_is_not_taken_for_one(model):
+    if model is product_of_depth:
+        assert AdditiveModel.exact(SPACE, model) is None
+    fitted = AdditiveModel.probe(SPACE, additive_task(SPACE).latency)
+    assert not fitted.fits(SPACE, model)
