@@ -13,7 +13,7 @@ from rlnas.metrics import Metrics
 from rlnas.protocols import InformedEvaluator
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.space import LayerOptions, LayerwiseSpace, ModelShape, UniformSpace
-from rlnas.tabular import MAX_ENUMERATED, TabularEvaluator, additive_task
+from rlnas.tabular.additive_task import MAX_ENUMERATED, additive_task
 from rlnas.testing import check_evaluator, check_latency_model
 
 SPACE = LayerwiseSpace.for_model(ModelShape(2, 4, 8, 8))
@@ -23,19 +23,6 @@ SPACES = pytest.mark.parametrize("space", [SPACE, UNIFORM], ids=["layerwise", "u
 
 def every_member(space):
     return [space.decode(action) for action in itertools.product(*(range(n) for n in space.nvec))]
-
-
-def test_a_table_answers_in_order():
-    small, large = SPACE.smallest(), SPACE.largest()
-    evaluator = TabularEvaluator({small: Metrics(0.1), large: Metrics(0.9)})
-    assert evaluator([large, small, large]) == [Metrics(0.9), Metrics(0.1), Metrics(0.9)]
-
-
-def test_a_config_that_the_table_lacks_is_named():
-    evaluator = TabularEvaluator({SPACE.smallest(): Metrics(0.1)})
-    with pytest.raises(EvaluationError, match="table of 1 subnets does not hold 4h8 4h8") as caught:
-        evaluator([SPACE.largest()])
-    assert caught.value.config == SPACE.largest()
 
 
 @SPACES

@@ -1,8 +1,7 @@
-"""Tasks from a table or from arithmetic: what to test and compare controllers on.
+"""A task from arithmetic, whose optimum is known.
 
 Whether a controller learns can only be seen where the best answer is known and an evaluation
-costs nothing. `additive_task` is such a task with a closed form; `TabularEvaluator` replays
-metrics that were measured once.
+costs nothing. `additive_task` is such a task with a closed form.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rlnas.metrics import Metrics
 from rlnas.protocols import RelativeReward
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -28,34 +27,6 @@ if TYPE_CHECKING:
 
 MAX_ENUMERATED = 200_000
 """Members of the largest space that `AdditiveTask.optimum` goes through."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TabularEvaluator:
-    """Answers from a table of metrics.
-
-    Attributes:
-        table: Metrics of each config that may be asked for.
-    """
-
-    table: Mapping[SubnetConfig, Metrics]
-
-    def __call__(self, configs: Sequence[SubnetConfig]) -> list[Metrics]:
-        """Metrics of each config, in the same order.
-
-        Raises:
-            EvaluationError: If the table lacks a config.
-        """
-        answers = []
-        for config in configs:
-            if config not in self.table:
-                raise EvaluationError(
-                    f"the table of {len(self.table)} subnets does not hold {config}; "
-                    "search a space of which every member is in the table",
-                    config,
-                )
-            answers.append(self.table[config])
-        return answers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
