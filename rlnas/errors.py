@@ -64,6 +64,10 @@ class InfeasibleTargetError(RLNASError, ValueError):
     """A latency target below what the smallest subnet of the space takes."""
 
 
+class ControllerError(RLNASError, ValueError):
+    """A controller that lacks what it has to know of its problem."""
+
+
 class BudgetError(RLNASError, ValueError):
     """A number of trials that no search can have."""
 

@@ -40,6 +40,7 @@ OWNERS = {
     "transformers": ("supernet.", "deploy."),
     "safetensors": ("supernet.", "deploy."),
     "stable_baselines3": ("controllers.",),
+    "optuna": ("controllers.optuna",),
     "gymnasium": ("env", "controllers."),
     "datasets": ("data.",),
     "sklearn": ("scores",),
@@ -51,7 +52,7 @@ OWNERS = {
 }
 
 # What `import rlnas`, and the modules that only need numpy, must not load.
-HEAVY = ("torch", "transformers", "stable_baselines3", "datasets", "sklearn", "scipy")
+HEAVY = ("torch", "transformers", "stable_baselines3", "datasets", "optuna", "sklearn", "scipy")
 LIGHT_MODULES = (
     "rlnas",
     *(f"rlnas.{name}" for names in LAYERS[:4] for name in sorted(names - {"runtime"})),

@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlnas.controllers.feasible import FeasibleSampler
+from rlnas.controllers.feasible import FeasibleSampler, aims_of, draw_unseen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from rlnas.controllers.start import InformedStart
     from rlnas.env import IntArray
     from rlnas.protocols import Evaluate, Problem
-
-MAX_TRIES = 16
-"""Attempts at a child that was not proposed before; then a repeat is taken, which is free."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Member:
     action: IntArray
-    reward: float
+    rewards: tuple[float, ...]  # one for each target that the search serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,10 @@ class EvolutionController:
 
     A child that would be slower than the latency target is repaired: random positions shrink,
     one option at a time, until it fits (the environment clips in a similar way).
+
+    Where a search serves several targets, each child is bred for one of them, drawn at random: its
+    parents win their tournaments by the reward at that target, and it is repaired to it. The best
+    for each target in turn survive.
 
     Attributes:
         population_size: Members that survive a generation, at least 2.
@@ -42,6 +44,7 @@ class EvolutionController:
         ageing: Whether the oldest die, rather than those of lowest reward.
         hard_budget: Whether only subnets within the latency target are proposed, where target
             and latency are known.
+        start: What the first population begins with, filled up at random; None for chance alone.
 
     Raises:
         ValueError: If an attribute is out of range.
@@ -54,6 +57,7 @@ class EvolutionController:
     tournament_size: int = 4
     ageing: bool = False
     hard_budget: bool = True
+    start: InformedStart | None = None
 
     def __post_init__(self) -> None:
         least = {"population_size": 2, "children_per_generation": 1, "tournament_size": 1}
@@ -76,70 +80,75 @@ class EvolutionController:
             seed: Equal seeds give equal proposals; at least 0.
 
         Raises:
-            InfeasibleTargetError: If even the smallest subnet is slower than the target.
+            InfeasibleTargetError: If even the smallest subnet is slower than a target.
         """
         del budget
         rng = np.random.default_rng(seed)
         sampler = FeasibleSampler(problem, rng, self.hard_budget)
         nvec = np.asarray(problem.space.nvec)
+        aims = aims_of(problem)
+        targets_ms = np.array([aim.target_ms for aim in aims], dtype=np.float64)
         proposed: set[bytes] = set()
         population: list[_Member] = []
 
         def breed(n_children: int) -> IntArray:
-            return sampler.repair(np.stack([self._child(population, nvec, rng) for _ in range(n_children)]))
+            # Without a choice nothing is drawn.
+            bred_for = rng.integers(len(aims), size=n_children) if len(aims) > 1 else [0] * n_children
+            children = [self._child(population, int(aim), nvec, rng) for aim in bred_for]
+            return sampler.repair(np.stack(children), targets_ms[bred_for])
 
-        actions = _unseen(sampler.sample, self.population_size, proposed)
+        actions = self._first(problem, sampler, rng, proposed)
         while True:
             trials = evaluate([problem.space.decode(action) for action in actions.tolist()])
-            children = [_Member(a, trial.reward) for a, trial in zip(actions, trials, strict=True)]
+            children = [
+                _Member(action, tuple(aim.worth(trial) for aim in aims))
+                for action, trial in zip(actions, trials, strict=True)
+            ]
             population[:] = self._survivors([*population, *children])
-            actions = _unseen(breed, self.children_per_generation, proposed)
+            actions = draw_unseen(breed, self.children_per_generation, proposed)
 
-    def _child(self, population: Sequence[_Member], nvec: IntArray, rng: np.random.Generator) -> IntArray:
-        child: IntArray = self._parent(population, rng).copy()
+    def _first(
+        self, problem: Problem, sampler: FeasibleSampler, rng: np.random.Generator, proposed: set[bytes]
+    ) -> IntArray:
+        """The first population, shape ``(population_size, p)``."""
+        if self.start is None:
+            return draw_unseen(sampler.sample, self.population_size, proposed)
+        informed = self.start.actions(problem, rng, self.population_size)
+        proposed.update(action.tobytes() for action in informed)
+        n_left = self.population_size - len(informed)
+        return np.concatenate([informed, draw_unseen(sampler.sample, n_left, proposed)])
+
+    def _child(
+        self, population: Sequence[_Member], aim: int, nvec: IntArray, rng: np.random.Generator
+    ) -> IntArray:
+        child: IntArray = self._parent(population, aim, rng).copy()
         if rng.random() < self.crossover_rate:
             from_other = rng.random(len(nvec)) < 0.5
-            child[from_other] = self._parent(population, rng)[from_other]
+            child[from_other] = self._parent(population, aim, rng)[from_other]
         mutated = rng.random(len(nvec)) < self.mutation_rate
         child[mutated] = rng.integers(nvec[mutated])
         return child
 
-    def _parent(self, population: Sequence[_Member], rng: np.random.Generator) -> IntArray:
+    def _parent(self, population: Sequence[_Member], aim: int, rng: np.random.Generator) -> IntArray:
         drawn = rng.integers(len(population), size=self.tournament_size)
-        winner = max((population[int(i)] for i in drawn), key=lambda member: member.reward)
+        winner = max((population[int(i)] for i in drawn), key=lambda member: member.rewards[aim])
         return winner.action
 
     def _survivors(self, members: Sequence[_Member]) -> list[_Member]:
-        """The youngest, or the best (the older of equal ones); `members` ascend in birth."""
+        """The youngest, or the best for each target in turn (the older of equal ones).
+
+        `members` ascend in birth.
+        """
         if self.ageing:
             return list(members[-self.population_size :])
-        distinct = {member.action.tobytes(): member for member in members}.values()
-        return sorted(distinct, key=lambda member: -member.reward)[: self.population_size]
+        distinct = list({member.action.tobytes(): member for member in members}.values())
+        rankings = [_ranked(distinct, aim) for aim in range(len(distinct[0].rewards))]
+        in_turn = {
+            member.action.tobytes(): member for rank in zip(*rankings, strict=True) for member in rank
+        }
+        return list(in_turn.values())[: self.population_size]
 
 
-def _unseen(make: Callable[[int], IntArray], n_actions: int, proposed: set[bytes]) -> IntArray:
-    """Actions that differ from each other and from `proposed` where a few tries bring such.
-
-    Args:
-        make: Gives k actions, shape ``(k, p)``.
-        n_actions: Number of actions wanted.
-        proposed: What was proposed before; the new actions are added.
-    """
-    actions = make(n_actions)
-    for _ in range(MAX_TRIES):
-        repeats = _repeats(actions, proposed)
-        if not repeats:
-            break
-        actions[repeats] = make(len(repeats))
-    proposed.update(action.tobytes() for action in actions)
-    return actions
-
-
-def _repeats(actions: IntArray, proposed: set[bytes]) -> list[int]:
-    seen = set(proposed)
-    repeats = []
-    for index, action in enumerate(actions):
-        if action.tobytes() in seen:
-            repeats.append(index)
-        seen.add(action.tobytes())
-    return repeats
+def _ranked(members: Sequence[_Member], aim: int) -> list[_Member]:
+    """The best for a target first, the older of equal ones before the younger."""
+    return sorted(members, key=lambda member: -member.rewards[aim])

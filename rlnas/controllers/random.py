@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class RandomController:
     """Proposes members of the space, drawn uniformly and without memory.
+
+    Where a search serves several targets, each in turn bounds a proposal.
 
     Attributes:
         batch_size: Proposals evaluated at once, at least 1.
@@ -43,10 +46,12 @@ class RandomController:
             seed: Equal seeds give equal proposals; at least 0.
 
         Raises:
-            InfeasibleTargetError: If even the smallest subnet is slower than the target.
+            InfeasibleTargetError: If even the smallest subnet is slower than a target.
         """
         del budget
         sampler = FeasibleSampler(problem, np.random.default_rng(seed), self.hard_budget)
+        in_turn = cycle(problem.served_targets_ms or (np.inf,))
         while True:
-            actions = sampler.sample(self.batch_size)
+            targets_ms = list(islice(in_turn, self.batch_size))
+            actions = sampler.sample(self.batch_size, targets_ms)
             evaluate([problem.space.decode(action) for action in actions.tolist()])

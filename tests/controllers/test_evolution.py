@@ -5,9 +5,11 @@ import pytest
 
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.random import RandomController
+from rlnas.controllers.start import InformedStart
 from rlnas.loop import search
 from rlnas.metrics import Metrics
-from rlnas.rewards import LatencyTarget
+from rlnas.protocols import Problem
+from rlnas.rewards import HardBudget, LatencyTarget
 from rlnas.space import LayerOptions, LayerwiseSpace
 from rlnas.tabular import additive_task
 from rlnas.testing import check_controller
@@ -125,6 +127,41 @@ def test_crossover_takes_each_position_from_a_parent() -> None:
     assert (child != second).any()
 
 
+@BOTH
+def test_one_search_serves_several_targets(controller: EvolutionController) -> None:
+    ratios = (0.25, 0.5, 0.75)
+    result, random = (
+        search(SPACE, TASK, HardBudget(ratio=0.5), each, budget=400, target_ratios=ratios)
+        for each in (controller, RandomController())
+    )
+    assert max(trial.metrics.latency_ms for trial in result.trials) <= 7.5
+    for ratio in ratios:
+        reward = HardBudget(target_ms=10.0 * ratio)
+        assert reward(result.best_for(reward).metrics) > reward(random.best_for(reward).metrics)
+
+
+def test_a_target_more_is_worth_a_tournament_of_its_own() -> None:
+    ratios = (0.2, 0.8)
+    result = search(
+        SPACE, TASK, HardBudget(ratio=0.8), EvolutionController(), budget=200, target_ratios=ratios
+    )
+    children = result.trials[32:]
+    small = [trial for trial in children if trial.metrics.latency_ms <= 2.0]
+    assert 0.3 < len(small) / len(children) < 0.8
+
+
+def test_an_informed_start_is_the_first_population_and_chance_fills_it_up() -> None:
+    start = InformedStart(n_random=2)
+    controller = EvolutionController(start=start)
+    result = search(SPACE, TASK, REWARD, controller, budget=100, seed=4)
+    problem = Problem(SPACE, REWARD, TASK.latency, 5.0, 10.0, TASK.importance)
+    first = [*map(tuple, start.actions(problem, np.random.default_rng(4), 32))]
+    proposed = [SPACE.encode(trial.config) for trial in result.trials]
+    assert proposed[: len(first)] == first
+    assert 10 < len(first) < 32
+    assert len(set(proposed)) == 100
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -143,3 +180,7 @@ def test_settings_out_of_range_are_named(name: str, value: float) -> None:
 @BOTH
 def test_it_keeps_the_laws_of_controllers(controller: EvolutionController) -> None:
     check_controller(controller)
+
+
+def test_it_keeps_them_with_an_informed_start() -> None:
+    check_controller(EvolutionController(start=InformedStart()))

@@ -43,6 +43,15 @@ def test_a_hard_budget_holds_and_a_soft_one_does_not_bind() -> None:
     assert max(trial.metrics.latency_ms for trial in soft.trials) > 3.0
 
 
+def test_several_targets_bound_proposals_in_turn() -> None:
+    result = search(
+        SPACE, TASK, LatencyTarget(ratio=0.3), RandomController(), budget=100, target_ratios=(0.3, 0.8)
+    )
+    latencies = np.array([trial.metrics.latency_ms for trial in result.trials])
+    assert latencies.max() <= 8.0
+    assert 45 <= (latencies <= 3.0).sum() < 60
+
+
 def test_batches_have_the_size_that_was_asked_for() -> None:
     sizes: list[int] = []
 
