@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlnas.protocols import Controller
     from rlnas.run import Job
 
-CONTROLLERS = ("ppo", "evolution", "random")
+CONTROLLERS = ("ppo", "knapsack", "local", "evolution", "nsga2", "tpe", "random")
 
 
 def make_job(options: argparse.Namespace) -> Job:
@@ -66,15 +66,31 @@ def make_job(options: argparse.Namespace) -> Job:
 
 
 def make_controller(name: str, folder: Path) -> Controller:
-    """The controller that the command line names; PPO leaves its policy and log in the folder."""
+    """The controller that the command line names; PPO leaves its policy and log in the folder.
+
+    Raises:
+        MissingDependencyError: If it needs a package that is not installed.
+    """
     if name == "ppo":
         from rlnas.controllers.ppo import PPOController
 
         return PPOController(save_path=folder / "controller.zip", log_dir=folder / "ppo")
+    if name == "knapsack":
+        from rlnas.controllers.knapsack import KnapsackController
+
+        return KnapsackController()
+    if name == "local":
+        from rlnas.controllers.local import LocalSearchController
+
+        return LocalSearchController()
     if name == "evolution":
         from rlnas.controllers.evolution import EvolutionController
 
         return EvolutionController()
+    if name in ("tpe", "nsga2"):
+        from rlnas.controllers.optuna import OptunaController
+
+        return OptunaController("tpe" if name == "tpe" else "nsga2")
     from rlnas.controllers.random import RandomController
 
     return RandomController()

@@ -64,7 +64,9 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "--controller",
         choices=CONTROLLERS,
         default="ppo",
-        help="what proposes subnets: reinforcement learning, evolution, or chance",
+        help="what proposes subnets: reinforcement learning (ppo), importance under the latency table "
+        "(knapsack), local search, evolution, Optuna's NSGA-II or TPE (pip install 'rlnas[optuna]'), "
+        "or chance",
     )
     group.add_argument(
         "--reward",

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from rlnas.cli import main
-from rlnas.cli.job import make_controller, make_racing
+from rlnas.cli.job import CONTROLLERS, make_controller, make_racing
 from rlnas.controllers.evolution import EvolutionController
+from rlnas.controllers.knapsack import KnapsackController
+from rlnas.controllers.local import LocalSearchController
+from rlnas.controllers.optuna import OptunaController
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
 from rlnas.evaluation import Racing
@@ -16,12 +21,35 @@ def test_the_command_line_asks_for_the_same_as_python(world, finished):
 
 
 def test_controllers_by_name(tmp_path):
-    assert make_controller("evolution", tmp_path) == EvolutionController()
-    assert make_controller("random", tmp_path) == RandomController()
+    named = {
+        "evolution": EvolutionController(),
+        "knapsack": KnapsackController(),
+        "local": LocalSearchController(),
+        "nsga2": OptunaController("nsga2"),
+        "random": RandomController(),
+        "tpe": OptunaController("tpe"),
+    }
+    assert {name: make_controller(name, tmp_path) for name in named} == named
+    assert {*named, "ppo"} <= set(CONTROLLERS)
     ppo = make_controller("ppo", tmp_path)
     assert isinstance(ppo, PPOController)
     assert ppo.save_path == tmp_path / "controller.zip"
     assert ppo.log_dir == tmp_path / "ppo"
+
+
+def test_a_controller_whose_package_is_absent_is_refused_before_any_work(monkeypatch, tmp_path, refused):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
+    refused(
+        ["search", "--controller", "tpe", "--out", str(tmp_path / "run")],
+        r"sampler='tpe'\) needs optuna; install with: pip install 'rlnas\[optuna\]'",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_knows_what_the_knapsack_needs(world, trained):
+    assert main(world.arguments(trained, "--controller", "knapsack", "--budget", "8")) == 0
+    assert read_json(trained / "summary.json")["n_trials"] == 8
 
 
 def test_searches_do_not_race_unless_told(asked):
