@@ -15,8 +15,10 @@ from rlnas.errors import CheckpointError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from rlnas.cli.command import Commands
+    from rlnas.deploy import Certificate
     from rlnas.run.folder import RunFolder
     from rlnas.workload import Workload
 
@@ -50,7 +52,8 @@ def add_certify(commands: Commands) -> None:
     parser.add_argument(
         "--target-ratio",
         type=float,
-        help="latency to reach, as a fraction of the baseline's; up to 5 %% above it counts as met",
+        help="latency to reach, as a fraction of the baseline's; up to 5 %% above it counts as met. "
+        "Of a run for several targets: which of its models; all of them if not given",
     )
     parser.add_argument(
         "--trust-remote-code",
@@ -71,15 +74,14 @@ def run_certify(options: argparse.Namespace) -> int:
     """
     from rlnas.deploy import certify
     from rlnas.deploy.loading import read_tokenizer
-    from rlnas.run.folder import write_json
     from rlnas.run.job import check_seed
     from rlnas.supernet.encoding import with_lengths_of
 
     check_seed(options.seed)
     check_lengths(options)
     check_task_flags(options)
-    model, baseline = _models(options.model, options.baseline)
-    usual, target_ratio = _of_run(options)
+    baseline = _baseline(options.model, options.baseline)
+    usual, cases = _of_run(options)
     device, workload = device_and_workload(options, usual)
     if options.out is not None:
         make_room(options.out, "certificate.json")
@@ -87,26 +89,46 @@ def run_certify(options: argparse.Namespace) -> int:
     if task is not None and options.lengths == TASK_LENGTHS:
         tokenizer = read_tokenizer(baseline, trust_remote_code=options.trust_remote_code)
         workload = with_lengths_of(workload, tokenizer, task.train)
-    certificate = certify(
-        model,
-        baseline=baseline,
-        task=task,
-        workload=workload,
-        device=device,
-        target_ratio=target_ratio,
-        max_seq_len=workload.seq_len,
-        seed=options.seed,
-        trust_remote_code=options.trust_remote_code,
-    )
-    print(certificate)
+    certificates = []
+    for model, target_ratio in cases:
+        if len(cases) > 1:
+            print(f"{model}:")
+        certificate = certify(
+            model,
+            baseline=baseline,
+            task=task,
+            workload=workload,
+            device=device,
+            target_ratio=target_ratio,
+            max_seq_len=workload.seq_len,
+            seed=options.seed,
+            trust_remote_code=options.trust_remote_code,
+        )
+        print(certificate)
+        certificates.append(certificate)
     if options.out is not None:
-        write_json(options.out, certificate.to_dict())
-        print(f"certificate: {options.out}")
-    return MISSED if certificate.target_met is False else 0
+        _write(options.out, [model for model, _ in cases], certificates)
+    return MISSED if any(one.target_met is False for one in certificates) else 0
 
 
-def _models(model: str, baseline: str | None) -> tuple[str, str]:
-    """What is certified and what it is compared with; a run stands for its chosen and its full model.
+def _write(out: Path, models: Sequence[str], certificates: Sequence[Certificate]) -> None:
+    """The certificate as JSON, or a list of those of several targets."""
+    from rlnas.run.folder import write_json
+
+    values = certificates[0].to_dict()
+    if len(certificates) > 1:
+        pairs = zip(models, certificates, strict=True)
+        values = {
+            "targets": [
+                {"folder": "/".join(Path(model).parts[-2:]), **one.to_dict()} for model, one in pairs
+            ]
+        }
+    write_json(out, values)
+    print(f"certificate: {out}")
+
+
+def _baseline(model: str, baseline: str | None) -> str:
+    """What is compared with; a run stands for its full model.
 
     Raises:
         RunFolderError: If a run is not finished.
@@ -116,25 +138,31 @@ def _models(model: str, baseline: str | None) -> tuple[str, str]:
     if baseline is None and own is None:
         raise CheckpointError(f"nothing to compare {model!r} with; name the full model (--baseline)")
     full = other if baseline is not None else own
-    return model if own is None else str(own.best), str(baseline if full is None else full.full)
+    return str(baseline if full is None else full.full)
 
 
-def _of_run(options: argparse.Namespace) -> tuple[Workload | None, float | None]:
-    """What stands for flags of the workload that are not given, and the target."""
-    from rlnas.report import read_summary
+def _of_run(options: argparse.Namespace) -> tuple[Workload | None, list[tuple[str, float | None]]]:
+    """What stands for flags of the workload that are not given; the models and the targets of each."""
+    from rlnas.run.models import model_path, models_for
     from rlnas.workload import Workload
 
-    if _finished_run(options.model) is None:
-        return None, options.target_ratio
-    summary = read_summary(options.model)
-    workload = Workload(**summary["workload"])
-    target = None if summary.get("prediction") else summary.get("target_ratio")  # that one is for elsewhere
+    folder = _finished_run(options.model)
+    if folder is None:
+        return None, [(options.model, options.target_ratio)]
+    models = models_for(folder, options.target_ratio)
+    workload = Workload(**models[0]["workload"])
+    # One with a prediction is for another device or workload.
+    targets = [None if model.get("prediction") else model.get("target_ratio") for model in models]
+    known = [f"{target:g}" for target in targets if target is not None]
     logger.info(
         "taken from the run where no flag says otherwise: %s, %s",
         workload,
-        "no target" if target is None else f"target {target:g}",
+        f"{'target' if len(known) == 1 else 'targets'} {', '.join(known)}" if known else "no target",
     )
-    return workload, target if options.target_ratio is None else options.target_ratio
+    if "folder" not in models[0] and options.target_ratio is not None:
+        targets = [options.target_ratio]
+    paths = (str(model_path(folder, model)) for model in models)
+    return workload, list(zip(paths, targets, strict=True))
 
 
 def _finished_run(path: str) -> RunFolder | None:

@@ -26,6 +26,9 @@ def add_export(commands: Commands) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--trial", type=int, metavar="N", help="number of a trial, as in the report")
+    parser.add_argument(
+        "--target-ratio", type=float, metavar="R", help="which model, of a run for several targets"
+    )
     parser.add_argument("--out", type=Path, default=Path("small-bert"), help="folder to write")
 
 
@@ -34,7 +37,7 @@ def run_export(options: argparse.Namespace) -> None:
     from rlnas.run.export import export_chosen, export_trial
 
     if options.trial is None:
-        export_chosen(options.folder, options.out)
+        export_chosen(options.folder, options.out, options.target_ratio)
     else:
         config = export_trial(options.folder, options.trial, options.out)
         print(json.dumps(config.to_dict()))

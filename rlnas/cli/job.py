@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlnas.cli.checkpoint import checkpoint_of
-from rlnas.cli.rewards import make_reward
+from rlnas.cli.rewards import make_reward, parse_ratios
 from rlnas.cli.workload import TASK_LENGTHS, device_and_workload
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ def make_job(options: argparse.Namespace) -> Job:
     from rlnas.run import DataSource, Job, Schedule
 
     device, workload = device_and_workload(options)
+    ratios = parse_ratios(options.target_ratios)
+    target_ratio = max(ratios) if ratios else options.target_ratio
     return Job(
         model=checkpoint_of(options),
-        reward=make_reward(options.reward, options.target_ms, options.target_ratio, options.reward_weight),
+        reward=make_reward(options.reward, options.target_ms, target_ratio, options.reward_weight),
         controller=make_controller(options.controller, options.out),
         data=DataSource(
             source=options.task,
@@ -53,6 +55,7 @@ def make_job(options: argparse.Namespace) -> Job:
             learning_rate=options.learning_rate,
             freeze_embeddings=options.freeze_embeddings,
         ),
+        target_ratios=ratios,
         budget=options.budget,
         racing=make_racing(options.racing, options.indifference, options.seed),
         seed=options.seed,

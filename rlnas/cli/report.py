@@ -41,13 +41,19 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def show_result(summary: dict[str, Any], folder: Path) -> None:
-    """Print the result of a run and where its files are."""
-    from rlnas.report import format_table
+    """Print the result of a run and where its files are; of several targets a row for each."""
+    from rlnas.report import format_table, models_of
+    from rlnas.report.wording import number, verdict
 
     print(format_table(summary))
-    print(
-        f"model: {folder / 'best'}   report: {folder / 'report.html'}   summary: {folder / 'summary.json'}"
-    )
+    for model in models_of(summary):
+        if "folder" in model:
+            print(
+                f"target {model['target_ratio']:g}: ratio {number(model['latency_ratio'], 3)}, "
+                f"met: {verdict(model)}, model: {folder / model['folder']}"
+            )
+    place = "" if "targets" in summary else f"model: {folder / 'best'}   "
+    print(f"{place}report: {folder / 'report.html'}   summary: {folder / 'summary.json'}")
 
 
 def check_finished(folder: RunFolder) -> None:

@@ -53,7 +53,8 @@ def make_reward(
         return targeted(target_ratio, target_ms)
     if has_target:
         raise RewardError(
-            f"--reward={name} knows no target, so --target-ms and --target-ratio do not go with it; "
+            f"--reward={name} knows no target, so --target-ms, --target-ratio and --target-ratios do not "
+            "go with it; "
             "drop them, or use --reward=latency-target"
         )
     if name == "linear-penalty":
@@ -63,6 +64,31 @@ def make_reward(
             f"--reward-weight={weight} does not go with --reward={name}; set it in the function"
         )
     return _imported(name)
+
+
+def parse_ratios(text: str | None) -> tuple[float, ...]:
+    """Several targets as they are written on the command line, ascending; none for None.
+
+    Raises:
+        RewardError: If one is no number, not above 0 or above 1, or stands there twice.
+    """
+    from rlnas.run.job import checked_ratios
+
+    if text is None:
+        return ()
+    ratios = []
+    for part in text.split(","):
+        try:
+            ratios.append(float(part))
+        except ValueError:
+            raise RewardError(
+                f"--target-ratios={text} must be numbers parted by commas, such as 0.25,0.4,0.6, "
+                f"but {part.strip()!r} is none"
+            ) from None
+    try:
+        return checked_ratios(ratios)
+    except RewardError as error:
+        raise RewardError(f"--target-ratios={text}: {error}") from error
 
 
 def _imported(name: str) -> Reward:

@@ -60,6 +60,12 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="latency to reach, as a fraction of the full model's (default: 0.5)",
     )
+    target.add_argument(
+        "--target-ratios",
+        metavar="R,R,...",
+        help="several of these, e.g. 0.25,0.4,0.6: one search serves them all, and writes a certified "
+        "model for each into models/",
+    )
     group.add_argument(
         "--controller",
         choices=CONTROLLERS,

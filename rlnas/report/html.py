@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rlnas.errors import LatencyTableError, RunFolderError
 from rlnas.history import History
 from rlnas.latency import LatencyTable
+from rlnas.report.parts import bars, figure, legend, note, section
 from rlnas.report.plots import (
-    EARLY,
     MEAN_OVER,
     kept_layers,
     learning_curve,
@@ -20,12 +20,14 @@ from rlnas.report.plots import (
     predicted_against_measured,
 )
 from rlnas.report.style import STYLE
-from rlnas.report.summary import read_summary
+from rlnas.report.summary import models_of, read_summary
 from rlnas.report.table import MAX_FRONT, thinned
+from rlnas.report.targets import targets_section
 from rlnas.report.wording import (
     CONTROL_NAMES,
     accuracy_sentence,
     as_sentence,
+    chosen_name,
     device_text,
     evaluation_sentence,
     interval,
@@ -43,6 +45,7 @@ from rlnas.report.wording import (
     regime_sentence,
     setting_sentence,
     steps_sentence,
+    target_title,
     workload_text,
 )
 from rlnas.space import SubnetConfig
@@ -115,6 +118,7 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTa
     title = f"{summary['model']} on {summary['task']['name']}"
     sections = [
         _head(summary, title),
+        *targets_section(summary),
         _pareto_section(summary, trials),
         _layers_section(summary, trials),
         _learning_section(summary, trials),
@@ -135,6 +139,27 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTa
 
 
 def _head(summary: Mapping[str, Any], title: str) -> str:
+    models = models_of(summary)
+    result = "".join(f'<p class="result">{_result(model)}</p>' for model in models)
+    small = note(escape(setting_sentence(summary)))
+    if len(models) == 1:
+        small = note(_joined(models[0], steps_sentence, milliseconds_sentence, setting_sentence))
+    return (
+        f'<header><p class="eyebrow">rlnas search report</p><h1>{escape(title)}</h1>{result}{small}'
+        f"{_tiles(summary)}</header>"
+    )
+
+
+def _result(model: Mapping[str, Any]) -> str:
+    """What came out for one target, as HTML."""
+    text = _joined(model, latency_sentence, prediction_sentence, accuracy_sentence)
+    return f"<b>{escape(target_title(model))}.</b> {text}" if "folder" in model else text
+
+
+def _tiles(summary: Mapping[str, Any]) -> str:
+    """The main figures of a run for one target; several have their table."""
+    if "targets" in summary:
+        return ""
     full, best = summary["full"], summary["best"]
     tiles = [
         (
@@ -153,13 +178,7 @@ def _head(summary: Mapping[str, Any], title: str) -> str:
     cells = "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd><p>{below}</p></div>" for name, value, below in tiles
     )
-    result = _joined(summary, latency_sentence, prediction_sentence, accuracy_sentence)
-    return (
-        f'<header><p class="eyebrow">rlnas search report</p><h1>{escape(title)}</h1>'
-        f'<p class="result">{result}</p>'
-        f"{_note(_joined(summary, steps_sentence, milliseconds_sentence, setting_sentence))}"
-        f'<dl class="tiles">{cells}</dl></header>'
-    )
+    return f'<dl class="tiles">{cells}</dl>'
 
 
 def _joined(summary: Mapping[str, Any], *sentences: Callable[[Mapping[str, Any]], str]) -> str:
@@ -175,10 +194,10 @@ def _target_text(summary: Mapping[str, Any]) -> str:
 def _pareto_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     plot = pareto_plot(summary, trials)
     if plot is None:
-        return _section("Accuracy and latency", "<p>No trial of the history has a latency.</p>")
-    split = escape(str(summary["full"]["split"]))
+        return section("Accuracy and latency", "<p>No trial of the history has a latency.</p>")
+    split = escape(str(models_of(summary)[0]["full"]["split"]))
     n_early = sum(trial.metrics.raced_out for trial in trials)
-    legend = _legend(
+    marks = legend(
         [
             ("dot", "trial"),
             *_early_entry(n_early),
@@ -190,39 +209,43 @@ def _pareto_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     )
     n_hidden = sum(not math.isfinite(trial.metrics.latency_ms) for trial in trials)
     hidden = f" {n_hidden} trials without a latency are not shown." if n_hidden else ""
-    note = (
+    said = (
         "Circles are what the search saw: accuracy on the search split with the shared weights, and "
         f"predicted latency. Diamonds are the certificate: accuracy on the {split} split with its 95 % "
         "interval after the last training, and measured latency. The dotted line ties the two views of "
         f"the chosen subnet.{hidden}{_early_note(n_early, len(trials), 'on the front')}"
     )
-    return _section("Accuracy and latency", f"{legend}{_figure(plot)}{_note(note)}")
+    return section("Accuracy and latency", f"{marks}{figure(plot)}{note(said)}")
 
 
 def _layers_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
-    config = SubnetConfig.from_dict(summary["best"]["config"])
+    models = models_of(summary)
+    configs = [SubnetConfig.from_dict(model["best"]["config"]) for model in models]
     shape = summary.get("shape") or {}
-    layers = [layer for trial in trials for layer in trial.config.layers] + list(config.layers)
+    layers = [layer for config in [*(t.config for t in trials), *configs] for layer in config.layers]
     # Without the model's shape: the most that any trial kept.
     heads = int(shape.get("num_attention_heads") or max(layer.num_attention_heads for layer in layers))
     units = int(shape.get("intermediate_size") or max(layer.intermediate_size for layer in layers))
-    note = (
-        f"{config.num_hidden_layers} of {len(config.layers)} layers are left. Heads and units are ordered "
-        "by importance, so the first ones are kept. A dropped block costs nothing."
+    parts = []
+    for model, config in zip(models, configs, strict=True):
+        left = f"{config.num_hidden_layers} of {len(config.layers)} layers are left."
+        if len(models) > 1:
+            parts.append(f"<p>{escape(target_title(model))}: {left}</p>")
+        parts.append(figure(kept_layers(config, max(1, heads), max(1, units))))
+    said = (
+        f"{left if len(models) == 1 else ''} Heads and units are ordered by importance, so the first ones "
+        "are kept. A dropped block costs nothing."
     )
-    plot = kept_layers(config, max(1, heads), max(1, units))
-    return _section("What the chosen subnet keeps", f"{_figure(plot)}{_note(note)}")
+    return section("What the chosen subnet keeps", f"{''.join(parts)}{note(said.strip())}")
 
 
 def _learning_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     plot = learning_curve(trials)
     if plot is None:
-        return _section("Learning", "<p>No trial of the history has a reward.</p>")
+        return section("Learning", "<p>No trial of the history has a reward.</p>")
     n_early = sum(trial.metrics.raced_out for trial in trials)
     mean_name = f"mean of the last {MEAN_OVER} trials"
-    legend = _legend(
-        [("dot", "trial"), *_early_entry(n_early), ("mean", mean_name), ("best", "best so far")]
-    )
+    marks = legend([("dot", "trial"), *_early_entry(n_early), ("mean", mean_name), ("best", "best so far")])
     facts = []
     if summary.get("stop_reason"):
         facts.append(f"The search ended: {summary['stop_reason']}.")
@@ -230,7 +253,7 @@ def _learning_section(summary: Mapping[str, Any], trials: Sequence[Trial]) -> st
         mean = number(summary["last64_mean_reward"], 4)
         facts.append(f"Mean reward of the last 64 episodes, repeats included: {mean}.")
     facts += [early.strip()] if (early := _early_note(n_early, len(trials), "the best")) else []
-    return _section("Learning", f"{legend}{_figure(plot)}{_note(escape(' '.join(facts)))}")
+    return section("Learning", f"{marks}{figure(plot)}{note(escape(' '.join(facts)))}")
 
 
 def _early_entry(n_early: int) -> list[tuple[str, str]]:
@@ -248,30 +271,33 @@ def _early_note(n_early: int, n_trials: int, never: str) -> str:
 
 
 def _table_section(summary: Mapping[str, Any]) -> str:
-    front = thinned(summary["pareto"])
+    front, models = thinned(summary["pareto"]), models_of(summary)
     rows = [
-        _table_row(summary, "full model", {**summary["full"], "latency_ratio": 1.0}, "full"),
-        _table_row(
-            summary,
-            "chosen subnet",
-            {**summary["best"], "latency_ratio": summary["latency_ratio"]},
-            "chosen",
+        _table_row(models[0], "full model", {**models[0]["full"], "latency_ratio": 1.0}, "full"),
+        *(
+            _table_row(
+                model,
+                chosen_name(model),
+                {**model["best"], "latency_ratio": model["latency_ratio"]},
+                "chosen",
+            )
+            for model in models
         ),
-        *(_table_row(summary, f"trial {entry.get('trial', '-')}", entry, "") for entry in front),
+        *(_table_row(models[0], f"trial {entry.get('trial', '-')}", entry, "") for entry in front),
     ]
     titles = ("", metric_name(summary), "95 % interval", "items", "split", "latency, ms", "spread, ms")
     head = "".join(f"<th>{escape(title)}</th>" for title in (*titles, "ratio", "parameters"))
     n_front = len(summary["pareto"])
-    note = "Below the chosen subnet: the Pareto front of the search, with the shared weights. "
+    said = "Below the chosen subnet: the Pareto front of the search, with the shared weights. "
     if n_front > MAX_FRONT:
-        note += f"{MAX_FRONT} of its {n_front} subnets are shown; summary.json holds all. "
-    note += (
+        said += f"{MAX_FRONT} of its {n_front} subnets are shown; summary.json holds all. "
+    said += (
         "Compare accuracies of one split only. Latency is a "
         f"{summary['workload'].get('statistic', 'median')} over interleaved rounds, its spread the "
         " interquartile range; the ratio is that to the full model in the same rounds."
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _section("Figures", f'<div class="scroll">{table}</div>{_note(note)}')
+    return section("Figures", f'<div class="scroll">{table}</div>{note(said)}')
 
 
 def _table_row(summary: Mapping[str, Any], name: str, entry: Mapping[str, Any], css: str) -> str:
@@ -311,31 +337,30 @@ def _regime_section(summary: Mapping[str, Any]) -> list[str]:
         "units_gain": "fewest FFN units",
         "blocks_gain": "no blocks at all",
     }
-    bars = [(name, regime[key], percent(regime[key])) for key, name in names.items() if key in regime]
-    note = "Bars: what each can gain at most, of the full model's latency." if bars else ""
-    return [
-        _section("What makes a model fast here", f"<p>{escape(sentence)}</p>{_bars(bars)}{_note(note)}")
-    ]
+    rows = [(name, regime[key], percent(regime[key])) for key, name in names.items() if key in regime]
+    said = "Bars: what each can gain at most, of the full model's latency." if rows else ""
+    return [section("What makes a model fast here", f"<p>{escape(sentence)}</p>{bars(rows)}{note(said)}")]
 
 
 def _latency_section(summary: Mapping[str, Any], table: LatencyTable | None) -> str:
     error = summary.get("latency_model") or {}
     names = {"table": "this table", **CONTROL_NAMES}
-    bars = [(names.get(name, name), mape, percent(mape)) for name, mape in mean_errors(summary).items()]
+    rows = [(names.get(name, name), mape, percent(mape)) for name, mape in mean_errors(summary).items()]
     facts = [latency_model_sentence(summary)]
-    predicted, measured = summary["best"].get("predicted_latency_ms"), summary["best"]["latency_ms"]
-    if predicted is not None:
-        facts.append(
-            f"For the chosen subnet {milliseconds(predicted)} ms were predicted, "
-            f"{milliseconds(measured)} ms were measured."
-        )
+    for model in models_of(summary):
+        predicted, measured = model["best"].get("predicted_latency_ms"), model["best"]["latency_ms"]
+        if predicted is not None:
+            facts.append(
+                f"For the {chosen_name(model)} {milliseconds(predicted)} ms were predicted, "
+                f"{milliseconds(measured)} ms were measured."
+            )
+        if model.get("note"):
+            facts.append(as_sentence(model["note"]))
     if error.get("foreign_note"):
         facts.append(as_sentence(error["foreign_note"]))
-    if summary.get("note"):
-        facts.append(as_sentence(summary["note"]))
-    return _section(
+    return section(
         "How far predicted latencies can be trusted",
-        f"<p>{escape(' '.join(facts))}</p>{_bars(bars)}{_timed_models(table)}",
+        f"<p>{escape(' '.join(facts))}</p>{bars(rows)}{_timed_models(table)}",
     )
 
 
@@ -348,17 +373,17 @@ def _timed_models(table: LatencyTable | None) -> str:
         names=[str(config) for config, _, _ in models],
     )
     which = "was not fitted to" if table.held_out_timings else "was corrected with"
-    note = f"Whole subnets that the table {which}; on the dashed line prediction and timing agree."
-    return f"{_figure(plot)}{_note(note)}"
+    said = f"Whole subnets that the table {which}; on the dashed line prediction and timing agree."
+    return f"{figure(plot)}{note(said)}"
 
 
 def _seconds_section(summary: Mapping[str, Any]) -> str:
     phases = [(name, value) for name, value in summary["seconds"].items() if name != "total"]
-    bars = [(name, value, f"{number(value, 1)} s") for name, value in phases]
+    rows = [(name, value, f"{number(value, 1)} s") for name, value in phases]
     total = summary["seconds"].get("total")
     facts = ["" if total is None else f"{number(total, 1)} s in all.", evaluation_sentence(summary)]
-    note = escape(" ".join(filter(None, facts)))
-    return _section("Where the time went", f"{_bars(bars)}{_note(note)}")
+    said = escape(" ".join(filter(None, facts)))
+    return section("Where the time went", f"{bars(rows)}{note(said)}")
 
 
 def _settings_section(summary: Mapping[str, Any]) -> str:
@@ -372,7 +397,7 @@ def _settings_section(summary: Mapping[str, Any]) -> str:
         "model": summary["model"],
         "task": f"{task['name']}, judged by {metric_name(summary)}",
         "items": sizes,
-        "final split": task.get("final_split", summary["full"]["split"]),
+        "final split": task.get("final_split", models_of(summary)[0]["full"]["split"]),
         "workload": workload_text(summary),
         "device": device_text(summary),
         "controller": summary.get("controller"),
@@ -388,48 +413,4 @@ def _settings_section(summary: Mapping[str, Any]) -> str:
         for name, value in facts.items()
         if value not in (None, "")
     )
-    return _section("Settings and versions", f'<table class="facts"><tbody>{rows}</tbody></table>')
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _note(content: str) -> str:
-    """Small print; its content is HTML already."""
-    return f'<p class="note">{content}</p>' if content else ""
-
-
-def _figure(plot: str) -> str:
-    return f"<figure>{plot}</figure>"
-
-
-def _legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Marks with names; the names are HTML already."""
-    marks = {
-        "dot": '<circle class="dot" cx="9" cy="8" r="3.5"/>',
-        "early": f'<g opacity="{EARLY}"><circle class="dot" cx="9" cy="8" r="3.5"/></g>',
-        "fdot": '<path class="front" d="M0 8H18"/><circle class="fdot" cx="9" cy="8" r="4"/>',
-        "ring": '<circle class="ring" cx="9" cy="8" r="6"/>',
-        "mean": '<path class="mean" d="M0 8H18"/>',
-        "best": '<path class="best" d="M0 8H18"/>',
-    }
-    diamond = '<path class="{}" d="M9 1l7 7 -7 7 -7 -7z"/>'
-    items = "".join(
-        f'<li><svg viewBox="0 0 18 16" width="18" height="16" aria-hidden="true">'
-        f"{marks.get(css, diamond.format(css))}</svg>{name}</li>"
-        for css, name in entries
-    )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _bars(rows: Sequence[tuple[str, object, str]]) -> str:
-    """Names, bars in proportion to the greatest value, and figures."""
-    values = [float(v) if isinstance(v, int | float) and math.isfinite(v) else 0.0 for _, v, _ in rows]
-    most = max([*values, 0.0]) or 1.0
-    lines = "".join(
-        f'<tr><th>{escape(name)}</th><td><i style="width:{100 * max(0.0, value) / most:.1f}%"></i></td>'
-        f"<td>{escape(shown)}</td></tr>"
-        for (name, _, shown), value in zip(rows, values, strict=True)
-    )
-    return f'<table class="bars"><tbody>{lines}</tbody></table>' if rows else ""
+    return section("Settings and versions", f'<table class="facts"><tbody>{rows}</tbody></table>')

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report.style import STYLE
+from rlnas.report.summary import models_of
 from rlnas.report.svg import (
     Frame,
     LogScale,
@@ -24,7 +25,7 @@ from rlnas.report.svg import (
     stand_alone,
     text,
 )
-from rlnas.report.wording import metric_name, milliseconds
+from rlnas.report.wording import chosen_name, metric_name, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,27 +89,27 @@ def pareto_plot(summary: Mapping[str, Any], trials: Sequence[Trial]) -> str | No
     shown = [t for t in trials if math.isfinite(t.metrics.latency_ms) and math.isfinite(t.metrics.accuracy)]
     if not shown:
         return None
-    split = summary["full"]["split"]
-    marks = [
-        mark
-        for mark in (
-            _Certified.of(f"full model, {split} split", "full", summary["full"]),
-            _Certified.of(f"chosen subnet, {split} split", "chosen", summary["best"]),
-        )
-        if mark is not None
-    ]
-    target_ms = _target_ms(summary)
+    models = models_of(summary)
+    split = models[0]["full"]["split"]
+    full = _Certified.of(f"full model, {split} split", "full", models[0]["full"])
+    chosen = [_Certified.of(f"{chosen_name(m)}, {split} split", "chosen", m["best"]) for m in models]
+    marks = [mark for mark in (full, *chosen) if mark is not None]
+    targets = _targets(models)
     frame = Frame()
     latencies = [t.metrics.latency_ms for t in shown] + [mark.latency_ms for mark in marks]
-    x = frame.x_scale(latencies if target_ms is None else [*latencies, target_ms])
+    x = frame.x_scale([*latencies, *targets])
     accuracies = [t.metrics.accuracy for t in shown]
     y = frame.y_scale([*accuracies, *(v for mark in marks for v in (mark.low, mark.high))])
-    chosen = _chosen_trial(summary, shown)
+    rings = [
+        _chosen_ring(trial, mark, x, y)
+        for model, mark in zip(models, chosen, strict=True)
+        if (trial := _chosen_trial(model, shown)) is not None
+    ]
     content = [
         axes(frame, x, y, "latency, ms", metric_name(summary)),
-        *([] if target_ms is None else [_target_line(frame, x, target_ms)]),
+        *(_target_line(frame, x, target_ms, said) for target_ms, said in targets.items()),
         _trial_dots(shown, x, y),
-        *([] if chosen is None else [_chosen_ring(chosen, marks, x, y)]),
+        *rings,
         *(_certified_mark(mark, x, y) for mark in marks),
     ]
     label = f"{len(shown)} trials by latency and {metric_name(summary)}, with their Pareto front"
@@ -254,8 +255,16 @@ def _target_ms(summary: Mapping[str, Any]) -> float | None:
     return None if ratio is None or full_ms is None else float(ratio) * float(full_ms)
 
 
-def _target_line(frame: Frame, x: Scale, target_ms: float) -> str:
-    at, said = x(target_ms), f"target {milliseconds(target_ms)} ms"
+def _targets(models: Sequence[Mapping[str, Any]]) -> dict[float, str]:
+    """What is said of each target that is known, by its latency in milliseconds."""
+    known = [(target_ms, model) for model in models if (target_ms := _target_ms(model)) is not None]
+    if len(models) > 1:  # milliseconds would run into each other
+        return {target_ms: f"{model['target_ratio']:g}" for target_ms, model in known}
+    return {target_ms: f"target {milliseconds(target_ms)} ms" for target_ms, _ in known}
+
+
+def _target_line(frame: Frame, x: Scale, target_ms: float, said: str) -> str:
+    at = x(target_ms)
     middle = min(max(at, frame.left + 50), frame.right - 50)
     return f'<path class="target" d="M{at:.1f} {frame.top - 5}V{frame.bottom}"/>' + text(
         middle, frame.top - 11, said, "label", "middle"
@@ -307,12 +316,13 @@ def _chosen_trial(summary: Mapping[str, Any], trials: Sequence[Trial]) -> Trial 
     return next((t for t in trials if t.config.to_dict()["layers"] == wanted["layers"]), None)
 
 
-def _chosen_ring(trial: Trial, marks: Sequence[_Certified], x: Scale, y: Scale) -> str:
+def _chosen_ring(trial: Trial, certified: _Certified | None, x: Scale, y: Scale) -> str:
     """The chosen trial as the search saw it, tied to what the certificate says of it."""
     at = x(trial.metrics.latency_ms), y(trial.metrics.accuracy)
     ring = _mark(trial, x, y, 7.5, "ring")
-    ends = [(x(mark.latency_ms), y(mark.accuracy)) for mark in marks if mark.css == "chosen"]
-    return (polyline([at, ends[0]], "tie") if ends else "") + ring
+    if certified is None:
+        return ring
+    return polyline([at, (x(certified.latency_ms), y(certified.accuracy))], "tie") + ring
 
 
 def _certified_mark(mark: _Certified, x: Scale, y: Scale) -> str:

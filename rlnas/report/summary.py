@@ -30,18 +30,21 @@ _MODEL: dict[str, object] = {
 _SUBNET: dict[str, object] = {**_MODEL, "config": _CONFIG}
 
 # What the reports cannot do without; everything else is shown where it is there.
-_FIELDS: dict[str, object] = {
-    "model": (str,),
-    "task": {"name": (str,), "metric": (str,)},
-    "device": {"name": (str,)},
-    "workload": {"batch_size": (int,), "seq_len": (int,), "dtype": (str,)},
-    "n_trials": (int,),
+_DELIVERED: dict[str, object] = {
     "full": _MODEL,
     "best": _SUBNET,
     "latency_ratio": _NUMBER,
     "latency_ratio_ci": _INTERVAL,
     "loss_points": _NUMBER,
     "loss_ci": _INTERVAL,
+}
+_FOR_TARGET: dict[str, object] = {**_DELIVERED, "target_ratio": (int, float), "folder": (str,)}
+_RUN: dict[str, object] = {
+    "model": (str,),
+    "task": {"name": (str,), "metric": (str,)},
+    "device": {"name": (str,)},
+    "workload": {"batch_size": (int,), "seq_len": (int,), "dtype": (str,)},
+    "n_trials": (int,),
     "pareto": [_SUBNET],
     "seconds": {},
 }
@@ -68,9 +71,23 @@ def read_summary(run_folder: str | Path) -> dict[str, Any]:
         raise RunFolderError(f"cannot read {path} ({error.strerror})") from error
     except ValueError as error:
         raise _damaged(path, f"it is no JSON, {error}") from error
-    for problem in _problems(values, _FIELDS, ""):
+    several = isinstance(values, dict) and "targets" in values
+    for problem in _problems(
+        values, {**_RUN, **({"targets": [_FOR_TARGET]} if several else _DELIVERED)}, ""
+    ):
         raise _damaged(path, problem)
+    if several and not values["targets"]:
+        raise _damaged(path, "targets is empty")
     return cast("dict[str, Any]", values)
+
+
+def models_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The summary as it would be for each of its models alone, by ascending target.
+
+    Args:
+        summary: As in ``summary.json``; of a run for several targets or for one.
+    """
+    return [{**summary, **entry} for entry in summary["targets"]] if "targets" in summary else [summary]
 
 
 def _damaged(path: Path, problem: str) -> RunFolderError:

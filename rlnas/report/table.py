@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from rlnas.report.summary import models_of
 from rlnas.report.wording import (
     UNKNOWN,
     accuracy_sentence,
     as_sentence,
+    chosen_name,
     evaluation_sentence,
     interval,
     latency_model_sentence,
@@ -24,6 +26,7 @@ from rlnas.report.wording import (
     seconds_sentence,
     setting_sentence,
     steps_sentence,
+    target_title,
 )
 from rlnas.space import SubnetConfig
 
@@ -42,7 +45,6 @@ _SENTENCES = (
     steps_sentence,
     milliseconds_sentence,
     accuracy_sentence,
-    setting_sentence,
 )
 
 
@@ -58,35 +60,49 @@ def format_table(summary: Mapping[str, Any]) -> str:
     """
     metric = metric_name(summary)
     header = ("", metric, "items", "split", "ms (spread)", "ratio", "params")
-    front = [_row(summary, f"  trial {_trial(entry)}", entry) for entry in thinned(summary["pareto"])]
+    models = models_of(summary)
+    front = [_row(models[0], f"  trial {_trial(entry)}", entry) for entry in thinned(summary["pareto"])]
+    chosen = [
+        _row(model, chosen_name(model), {**model["best"], "latency_ratio": model["latency_ratio"]})
+        for model in models
+    ]
     rows = [
         header,
-        _row(summary, "full model", {**summary["full"], "latency_ratio": 1.0}),
-        _row(summary, "chosen subnet", {**summary["best"], "latency_ratio": summary["latency_ratio"]}),
+        _row(models[0], "full model", {**models[0]["full"], "latency_ratio": 1.0}),
+        *chosen,
         *([("Pareto front", "", "", "", "", "", "")] if front else []),
         *front,
     ]
-    config = SubnetConfig.from_dict(summary["best"]["config"])
     parts = [
         _short(f"{summary['model']} on {summary['task']['name']}", WIDTH),
         f"{metric} with 95 % intervals",
         "",
         *_aligned(rows),
         *_thinning_note(summary["pareto"]),
-        "",
-        f"Chosen: {kept_text(config)} (heads h units, - for none):",
-        *textwrap.wrap(str(config), WIDTH, initial_indent="  ", subsequent_indent="  "),
-        "",
     ]
-    for sentence in _SENTENCES:
-        parts += textwrap.wrap(sentence(summary), WIDTH)
-    for key in ("note", "foreign_note"):
-        note = summary.get(key) or (summary.get("latency_model") or {}).get(key)
-        parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
+    for model in models:
+        parts += ["", *_model_lines(model)]
+    parts += textwrap.wrap(setting_sentence(summary), WIDTH)
+    note = (summary.get("latency_model") or {}).get("foreign_note")
+    parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
     parts += textwrap.wrap(regime_sentence(summary), WIDTH)
     closing = (latency_model_sentence(summary), evaluation_sentence(summary), seconds_sentence(summary))
     parts += textwrap.wrap(" ".join(filter(None, closing)), WIDTH)
     return "\n".join(parts)
+
+
+def _model_lines(model: Mapping[str, Any]) -> list[str]:
+    """What a delivered model keeps, and what its figures mean."""
+    config = SubnetConfig.from_dict(model["best"]["config"])
+    title = target_title(model) if "folder" in model else "Chosen"
+    lines = [
+        f"{title}: {kept_text(config)} (heads h units, - for none):",
+        *textwrap.wrap(str(config), WIDTH, initial_indent="  ", subsequent_indent="  "),
+        "",
+    ]
+    for sentence in _SENTENCES:
+        lines += textwrap.wrap(sentence(model), WIDTH)
+    return lines + (textwrap.wrap(as_sentence(model["note"]), WIDTH) if model.get("note") else [])
 
 
 def format_config(config: SubnetConfig, shape: ModelShape | None = None) -> str:

@@ -62,6 +62,22 @@ def as_sentence(note: str) -> str:
     return f"{note[:1].upper()}{note[1:].rstrip('.')}."
 
 
+def target_title(summary: Mapping[str, Any]) -> str:
+    """Which target a model is for."""
+    return f"Target {summary['target_ratio']:g}"
+
+
+def chosen_name(summary: Mapping[str, Any]) -> str:
+    """What the delivered model is called in tables, with its target where there are several."""
+    return f"subnet for {summary['target_ratio']:g}" if "folder" in summary else "chosen subnet"
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """Whether the target is met, in a word."""
+    met = summary.get("target_met")
+    return "not known" if met is None else "yes" if met else "no"
+
+
 def latency_sentence(summary: Mapping[str, Any]) -> str:
     """How much faster, and whether that was the aim."""
     low, high = summary["latency_ratio_ci"]

@@ -41,7 +41,9 @@ N_ROUNDS = 60
 """Rounds in which all finalists are measured; twice as many for a second look at one."""
 
 MAX_SECONDS = 20.0
-"""Bound on that; half of it for a second look."""
+"""Bound on that for up to `USUAL_FINALISTS`, more in proportion; half of it for a second look."""
+
+USUAL_FINALISTS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def measure_trials(
     trials: Sequence[Trial],
     device: str,
     *,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float | None = None,
 ) -> list[MeasuredTrial]:
     """Measure trials in the same rounds as the full model.
 
@@ -103,7 +105,7 @@ def measure_trials(
         timed: What can be run of the model.
         trials: Subnets to measure.
         device: Where they run.
-        max_seconds: Bound on the timed work.
+        max_seconds: Bound on the timed work; by default what `MAX_SECONDS` says.
 
     Returns:
         In the order of `trials`.
@@ -114,7 +116,9 @@ def measure_trials(
             calls,
             clock_for(device),
             n_rounds=N_ROUNDS,
-            max_seconds=max_seconds,
+            max_seconds=MAX_SECONDS * max(1.0, len(trials) / USUAL_FINALISTS)
+            if max_seconds is None
+            else max_seconds,
             pacemaker=_pacemaker(timed) if device == "cpu" else None,
         )
     full, *levelled = level_rounds(timings)

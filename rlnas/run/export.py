@@ -10,30 +10,37 @@ from rlnas.deploy import export
 from rlnas.errors import RunFolderError
 from rlnas.history import History
 from rlnas.run.folder import RunFolder, write_folder
+from rlnas.run.models import single_model
 from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
     from rlnas.space import SubnetConfig
 
 
-def export_chosen(run: str | Path, out: str | Path) -> None:
+def export_chosen(run: str | Path, out: str | Path, target_ratio: float | None = None) -> None:
     """Copy the chosen subnet of a finished run.
 
+    Args:
+        run: The run folder.
+        out: The folder to write.
+        target_ratio: Which one, of a run for several targets.
+
     Raises:
-        RunFolderError: If this is no finished run, or the new folder is there already or cannot be
-            written.
+        RunFolderError: If this is no finished run, it has several models and none is named or no such
+            one, or the new folder is there already or cannot be written.
     """
     folder = RunFolder(Path(run))
     folder.check()
-    if not folder.best.is_dir():
+    best = single_model(folder, target_ratio) if folder.summary.is_file() else folder.best
+    if not best.is_dir():
         raise RunFolderError(
             f"the run in {str(folder.path)!r} has chosen no subnet yet; finish it with --resume, "
             "or export one of its trials (--trial N)"
         )
     check_free(Path(out))
-    if folder.best.resolve() in Path(out).resolve().parents:
+    if best.resolve() in Path(out).resolve().parents:
         raise RunFolderError(f"{str(out)!r} lies in what is copied; give another folder (--out)")
-    write_folder(Path(out), lambda path: shutil.copytree(folder.best, path, dirs_exist_ok=True))
+    write_folder(Path(out), lambda path: shutil.copytree(best, path, dirs_exist_ok=True))
 
 
 def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:

@@ -34,7 +34,6 @@ class RunFolder:
         self.data = path / "data"
         self.finetuned = path / "checkpoints" / "finetuned"
         self.checkpoints = path / "checkpoints"
-        self.steps = path / "checkpoints" / "steps.json"
         self.supernet = path / "supernet"
         self.full = path / "full"
         self.baseline = path / "baseline.json"
@@ -44,6 +43,9 @@ class RunFolder:
         self.controller = path / "controller.zip"
         self.phases = path / "phases.json"
         self.best = path / "best"
+        self.models = path / "models"
+        self.policy = path / "policy"
+        self.controls = path / "controls"
         self.summary = path / "summary.json"
         self.report = path / "report.html"
 
@@ -81,7 +83,8 @@ class RunFolder:
         if self.config.is_file():
             taken = [] if "budget" in read_json(self.config) else [self.config]
         else:
-            overwritten = (self.checkpoints, self.best, self.summary, self.report, self.controller)
+            models = (self.best, self.models, self.policy, self.controls)
+            overwritten = (self.checkpoints, *models, self.summary, self.report, self.controller)
             taken = [path for path in overwritten if path.exists()]
         if taken:
             raise RunFolderError(

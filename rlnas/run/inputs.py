@@ -24,8 +24,10 @@ from rlnas.supernet.timing import TimedModel
 if TYPE_CHECKING:
     from rlnas.latency import DeviceInfo
     from rlnas.latency.regime import Regime
+    from rlnas.protocols import Reward
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
+    from rlnas.space import SearchSpace
     from rlnas.supernet import Supernet
     from rlnas.task import Task
     from rlnas.workload import Workload
@@ -44,6 +46,7 @@ class Inputs:
         workload: What the device will be asked, with the task's lengths where the job asks for these.
         latency: Predicts their latencies.
         regime: What makes a model fast here, or None if the table holds too little to say.
+        reward: The job's, with the full model's latency filled in.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
         predicted_for: Workload and device of the latency table, if it is not that of this machine and
             job: then the target is theirs too. Else None.
@@ -55,6 +58,7 @@ class Inputs:
     workload: Workload
     latency: LatencyTable
     regime: Regime | None
+    reward: Reward
     target_ratio: float | None
     predicted_for: str | None = None
 
@@ -91,6 +95,8 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if latency.error is not None:
         logger.info("latency: %s", latency.error)
     warn_of(latency)
+    full_ms = full_latency(space, latency)
+    reward = job.reward.resolve(full_ms) if isinstance(job.reward, RelativeReward) else job.reward
     return Inputs(
         task=task,
         supernet=supernet,
@@ -98,7 +104,8 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         workload=workload,
         latency=latency,
         regime=regime,
-        target_ratio=_target_ratio(job, space, latency),
+        reward=reward,
+        target_ratio=_target_ratio(job, reward, space, latency),
         predicted_for=_origin_elsewhere(latency, workload, device),
     )
 
@@ -203,18 +210,34 @@ def _origin_elsewhere(table: LatencyTable, workload: Workload, device: DeviceInf
     return f"{table.workload} on {origin.kind} {origin.name}"
 
 
-def _target_ratio(job: Job, space: LayerwiseSpace, latency: LatencyTable) -> float | None:
-    """The target over the full model's latency, or None; refuses what cannot be reached."""
+def full_latency(space: SearchSpace, latency: LatencyTable) -> float:
+    """Predicted latency of the full model, in milliseconds."""
+    return float(latency([space.largest()])[0])
+
+
+def check_reachable(target_ms: float, space: SearchSpace, latency: LatencyTable) -> None:
+    """Refuse a target that no subnet can meet.
+
+    Raises:
+        InfeasibleTargetError: If the smallest subnet is slower.
+    """
     smallest_ms, full_ms = (float(ms) for ms in latency([space.smallest(), space.largest()]))
-    reward = job.reward.resolve(full_ms) if isinstance(job.reward, RelativeReward) else job.reward
-    if not isinstance(reward, TargetedReward):
-        return None
-    if smallest_ms > reward.target_ms:
+    if smallest_ms > target_ms:
         raise InfeasibleTargetError(
-            f"the target of {reward.target_ms:.4g} ms ({reward.target_ms / full_ms:.3g} of the full model) "
+            f"the target of {target_ms:.4g} ms ({target_ms / full_ms:.3g} of the full model) "
             f"cannot be reached: the smallest subnet takes {smallest_ms:.4g} ms, "
             f"{smallest_ms / full_ms:.3g} of the full model's {full_ms:.4g} ms; ask for more than that"
         )
+
+
+def _target_ratio(job: Job, reward: Reward, space: SearchSpace, latency: LatencyTable) -> float | None:
+    """The target over the full model's latency, or None; refuses what cannot be reached."""
+    full_ms = full_latency(space, latency)
+    for ratio in job.target_ratios:
+        check_reachable(ratio * full_ms, space, latency)
+    if not isinstance(reward, TargetedReward):
+        return None
+    check_reachable(reward.target_ms, space, latency)
     if reward.target_ms > full_ms:
         logger.warning(
             "the target of %.4g ms is above the full model's %.4g ms, so nothing has to shrink",

@@ -6,14 +6,18 @@ import logging
 import math
 import re
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from types import FunctionType
 from typing import TYPE_CHECKING
 
 from rlnas.errors import BudgetError, RewardError
+from rlnas.protocols import TargetedReward
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlnas.evaluation import Racing
     from rlnas.protocols import Controller, Reward
 
@@ -99,6 +103,9 @@ class Job:
             `workload` has none of its own. See `rlnas.supernet.encoding.with_lengths_of`.
         device: A torch device that is there.
         schedule: How the weights are trained.
+        target_ratios: Latencies over the full model's that one search is to serve, ascending: the run
+            then delivers a certified model for each, in ``models/``. Empty: the one of the reward alone.
+            The reward's own target is what controllers aim at that know one target only.
         budget: Subnets that may be evaluated.
         racing: Lets subnets that cannot win leave before they have seen all items; None shows all items
             to all. Its seed is set to that of the job. See `check_raceable` for the rewards that it is for;
@@ -114,7 +121,8 @@ class Job:
 
     Raises:
         BudgetError: If `budget` is less than 1.
-        RewardError: If subnets are raced for a reward that races do not serve.
+        RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
+            or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, or lengths are given twice.
     """
 
@@ -126,6 +134,7 @@ class Job:
     lengths_from_task: bool = False
     device: str = "cpu"
     schedule: Schedule = field(default_factory=Schedule)
+    target_ratios: tuple[float, ...] = ()
     budget: int = 200
     racing: Racing | None = None
     seed: int = 0
@@ -140,6 +149,8 @@ class Job:
         if self.budget < 1:
             raise BudgetError(f"budget must be at least 1 trial, but got budget={self.budget}")
         check_seed(self.seed)
+        object.__setattr__(self, "target_ratios", checked_ratios(self.target_ratios))
+        _check_serves(self.reward, self.target_ratios)
         if self.lengths_from_task and self.workload.lengths:
             raise ValueError(
                 "lengths_from_task takes the task's lengths, but the workload has "
@@ -173,6 +184,39 @@ def check_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         bound = "at least 0" if seed < 0 else "at most 4294967295"
         raise ValueError(f"seed must be {bound}, but got seed={seed}")
+
+
+def checked_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
+    """Several latency targets, relative to the full model's latency, in ascending order.
+
+    Raises:
+        RewardError: If one is not above 0 and at most 1, or stands there twice (to six digits).
+    """
+    for ratio in ratios:
+        if not 0 < ratio <= 1:
+            raise RewardError(
+                "a target ratio must be above 0 and at most 1, which is what the full model takes, "
+                f"but got {ratio:g}"
+            )
+    names = [ratio_name(ratio) for ratio in sorted(ratios)]
+    for one, other in pairwise(names):
+        if one == other:
+            raise RewardError(f"every target ratio may stand there once, but {one} does twice; drop one")
+    return tuple(sorted(float(ratio) for ratio in ratios))
+
+
+def _check_serves(reward: Reward, ratios: Sequence[float]) -> None:
+    """Refuse a reward that cannot be moved to other targets."""
+    if ratios and not isinstance(reward, TargetedReward):
+        raise RewardError(
+            f"reward={_describe(reward)} knows no target, so it cannot serve the target ratios "
+            f"{', '.join(map(ratio_name, ratios))}; use LatencyTarget, or give it a method at(target_ms)"
+        )
+
+
+def ratio_name(ratio: float) -> str:
+    """A target ratio as text, e.g. ``0.25``; also the name of its model's folder."""
+    return f"{ratio:.6g}"
 
 
 def check_raceable(reward: Reward) -> None:

@@ -65,7 +65,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
                 result = run_search(job, inputs, evaluator, folder, progress=progress)
             logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
             logger.info("search: %s; %s", read_cost(folder), evaluator.traversal)
-        return deliver(job, inputs, evaluator, result, folder, progress=progress)
+        return deliver(job, inputs, evaluator, result, folder, added={}, progress=progress)
 
 
 def run_search(
@@ -90,6 +90,7 @@ def run_search(
             budget=job.budget,
             seed=job.seed,
             path=folder.path,
+            target_ratios=job.target_ratios,
             resume=True,  # the folder has made sure that what lies there is this job's
             settings=settings,
             progress=show,

@@ -10,8 +10,7 @@ from rlnas.run.folder import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rlnas.run.folder import RunFolder
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,33 +32,33 @@ class Step:
         return asdict(self)
 
 
-def read_steps(folder: RunFolder, n_trials: int) -> list[Step]:
+def read_steps(path: Path, n_trials: int) -> list[Step]:
     """The steps of a delivery that was killed; none of a search that has gone on since.
 
     Args:
-        folder: The run.
+        path: The file that may hold them.
         n_trials: Trials of the search.
 
     Raises:
         RunFolderError: If the file is damaged.
     """
-    if not folder.steps.is_file():
+    if not path.is_file():
         return []
-    values = read_json(folder.steps)
+    values = read_json(path)
     try:
         steps = [Step(**step) for step in values["steps"]]
         return steps if values["n_trials"] == n_trials else []
     except (KeyError, TypeError) as error:
         raise RunFolderError(
-            f"{str(folder.steps)!r} is damaged ({error}); delete it and go on with --resume"
+            f"{str(path)!r} is damaged ({error}); delete it and go on with --resume"
         ) from error
 
 
-def write_steps(folder: RunFolder, steps: Sequence[Step], n_trials: int) -> None:
+def write_steps(path: Path, steps: Sequence[Step], n_trials: int) -> None:
     """Keep what was certified so far, in one step.
 
     Raises:
         RunFolderError: If the file cannot be written.
     """
-    folder.steps.parent.mkdir(exist_ok=True)
-    write_json(folder.steps, {"n_trials": n_trials, "steps": [step.to_dict() for step in steps]})
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {"n_trials": n_trials, "steps": [step.to_dict() for step in steps]})

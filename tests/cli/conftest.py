@@ -31,6 +31,29 @@ def finished(world, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def several(world, finished, tmp_path_factory):
+    """Folder of a finished run for several targets; not to be changed."""
+    path = tmp_path_factory.mktemp("several") / "run"
+    for name in ("data", "supernet", "full"):
+        shutil.copytree(finished / name, path / name)
+    shutil.copy(finished / "latency.json", path)
+    assert main(for_targets(world.arguments(path), "0.75,0.5")) == 0
+    return path
+
+
+def for_targets(arguments, ratios):
+    """The same search for several targets."""
+    at = arguments.index("--target-ratio")
+    return [*arguments[:at], f"--target-ratios={ratios}", *arguments[at + 2 :]]
+
+
+@pytest.fixture
+def targets():
+    """Makes of a search one for several targets."""
+    return for_targets
+
+
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of the finished run."""

@@ -155,3 +155,37 @@ def test_certify_runs_no_code_unless_told(brief, run, refused):
     refused(["certify", run, *CPU], r"look at it, then pass .*\(--trust-remote-code\) to run it")
     flags = ("--trust-remote-code", "--target-ratio", "100")
     assert main(["certify", str(run), *CPU, *flags]) == 0
+
+
+def test_all_models_of_a_run_are_certified(brief, several, tmp_path, capsys, caplog):
+    out = tmp_path / "certificates.json"
+    code = main(["certify", str(several), "--device", "cpu", "--out", str(out)])
+    values = read_json(out)["targets"]
+    assert code == (1 if any(entry["target_met"] is False for entry in values) else 0)
+    asked = [(args[0], how["baseline"], how["target_ratio"]) for args, how in brief]
+    full = str(several / "full")
+    assert asked == [(str(several / "models" / str(ratio)), full, ratio) for ratio in (0.5, 0.75)]
+    assert [entry["folder"] for entry in values] == ["models/0.5", "models/0.75"]
+    printed = capsys.readouterr().out
+    assert printed.count("of the baseline's [") == 2
+    assert f"{several / 'models' / '0.5'}:\n" in printed
+    assert caplog.messages[0].endswith(", targets 0.5, 0.75")
+
+
+def test_one_model_of_several_is_certified_by_its_target(brief, several, tmp_path):
+    out = tmp_path / "certificate.json"
+    main(["certify", str(several), "--device", "cpu", "--target-ratio", "0.5", "--out", str(out)])
+    assert [(args[0], how["target_ratio"]) for args, how in brief] == [
+        (str(several / "models" / "0.5"), 0.5)
+    ]
+    assert read_json(out)["target_ratio"] == 0.5
+
+
+def test_a_run_for_several_targets_is_a_baseline(brief, several, tuned):
+    assert main(["certify", tuned, "--baseline", str(several), *CPU]) == 0
+    assert brief[0][1]["baseline"] == str(several / "full")
+
+
+def test_a_model_that_a_run_does_not_have_is_not_certified(several, refused):
+    message = "has models for the target ratios 0.5, 0.75, but got 0.6; "
+    refused(["certify", several, "--device", "cpu", "--target-ratio", "0.6"], message)

@@ -36,3 +36,16 @@ def test_an_export_overwrites_nothing(finished, tmp_path, refused):
 
 def test_an_export_of_a_missing_run(tmp_path, refused):
     refused(["export", tmp_path / "absent", "--out", tmp_path / "x"], "absent/config.json' is missing")
+
+
+def test_a_model_of_several_is_exported_by_its_target(several, tmp_path):
+    assert main(["export", str(several), "--target-ratio", "0.5", "--out", str(tmp_path / "half")]) == 0
+    expected = read_json(several / "models" / "0.5" / "subnet.json")
+    assert read_json(tmp_path / "half" / "subnet.json") == expected
+
+
+def test_of_several_models_one_has_to_be_named(several, tmp_path, refused):
+    message = r"has models for the target ratios 0.5, 0.75; say which \(--target-ratio\)"
+    refused(["export", several, "--out", tmp_path / "one"], message)
+    message = "has models for the target ratios 0.5, 0.75, but got 0.3; "
+    refused(["export", several, "--target-ratio", "0.3", "--out", tmp_path / "one"], message)

@@ -55,3 +55,10 @@ def test_a_report_of_a_damaged_run(run, refused, file, content, message):
 def test_a_report_of_a_damaged_unfinished_run(unfinished, refused):
     (unfinished / "phases.json").write_text("{")
     refused(["report", unfinished], r"phases.json' is damaged")
+
+
+def test_a_report_of_several_targets(several, capsys):
+    assert main(["report", str(several)]) == 0
+    printed = capsys.readouterr().out
+    assert "subnet for 0.5" in printed
+    assert f"model: {several / 'models' / '0.75'}\n" in printed

@@ -139,5 +139,5 @@ def test_a_weight_goes_with_few_rewards(name):
 @pytest.mark.parametrize("name", ["linear-penalty", "package.module:function"])
 @pytest.mark.parametrize(("target_ms", "ratio"), [(5.0, None), (None, 0.5)])
 def test_a_target_does_not_go_with_every_reward(name, target_ms, ratio):
-    with pytest.raises(RewardError, match=f"--reward={name} knows no target, so --target-ms and"):
+    with pytest.raises(RewardError, match=f"--reward={name} knows no target, so --target-ms, --target"):
         make_reward(name, target_ms, ratio, None)

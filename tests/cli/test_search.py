@@ -21,6 +21,14 @@ CPU = ("--device", "cpu", "--seq-len", "16")
         (["--learnin-rate", "1"], r"unrecognized arguments: --learnin-rate"),
         (["--targ", "1"], r"unrecognized arguments: --targ 1"),
         (["--target-ms", "5", "--target-ratio", "0.5"], r"--target-ratio: not allowed with .* --target-ms"),
+        (
+            ["--target-ratios", "0.5", "--target-ratio", "0.5"],
+            r"--target-ratio: not allowed with .* --target-r",
+        ),
+        (
+            ["--target-ratios", "0.5", "--target-ms", "5"],
+            r"--target-ms: not allowed with .* --target-ratios",
+        ),
         (["--budget", "many"], r"argument --budget: invalid int value: 'many'"),
         (["--controller", "sac"], r"argument --controller: invalid choice: 'sac'"),
         (["--metric", "bleu"], r"argument --metric: invalid choice: 'bleu'"),
@@ -140,6 +148,62 @@ def test_a_number_that_cannot_be_is_refused_before_any_work(world, tmp_path, ref
     refused(world.arguments(tmp_path / "run", flag, value), message)
     left = tmp_path / "run"
     assert not left.exists() or {path.name for path in left.iterdir()} <= {"config.json", "run.lock"}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "message"),
+    [
+        (
+            "0.5,half",
+            "--target-ratios=0.5,half must be numbers parted by commas, such as .*, but 'half' is none",
+        ),
+        ("", "--target-ratios= must be numbers parted by commas, such as 0.25,0.4,0.6, but '' is none"),
+        (
+            "0.5,0.25,0.5",
+            "--target-ratios=0.5,0.25,0.5: every target ratio may stand there once, but 0.5 does",
+        ),
+        ("0.5,0", "--target-ratios=0.5,0: a target ratio must be above 0 and at most 1, .*, but got 0$"),
+        ("-1,0.5", "=-1,0.5: a target ratio must be above 0 and at most 1, .*, but got -1$"),
+        ("0.5,1.5", "=0.5,1.5: a target ratio must be above 0 and at most 1, .*, but got 1.5$"),
+        ("0.5,nan", "=0.5,nan: a target ratio must be above 0 and at most 1, .*, but got nan$"),
+        (
+            "0.1,0.75",
+            r"0.108 ms \(0.1 of the full model\) cannot be reached: the smallest .* 0.37 of the full",
+        ),
+    ],
+)
+def test_target_ratios_that_cannot_be_are_refused(world, tmp_path, refused, targets, ratios, message):
+    refused(targets(world.arguments(tmp_path / "run"), ratios), message)
+    assert not (tmp_path / "run" / "supernet").exists()
+
+
+@pytest.mark.parametrize("reward", ["linear-penalty", "my_rewards:good"])
+def test_target_ratios_need_a_reward_with_a_target(world, tmp_path, refused, targets, reward):
+    message = f"--reward={reward} knows no target, so .* and --target-ratios do not go with it; drop them"
+    refused([*targets(world.arguments(tmp_path / "run"), "0.5,0.75"), "--reward", reward], message)
+
+
+def test_the_reward_aims_at_the_largest_of_several_targets(asked):
+    assert main(["search", "--target-ratios", "0.4,0.6,0.25"]) == 0
+    job, _, _ = asked[0]
+    assert job.target_ratios == (0.25, 0.4, 0.6)
+    assert job.reward == LatencyTarget(ratio=0.6)
+
+
+def test_a_run_for_several_targets_ends_with_a_row_for_each(world, several, targets, capsys):
+    assert main([*targets(world.arguments(several), "0.5,0.75"), "--resume"]) == 0
+    printed = capsys.readouterr().out
+    for ratio in ("0.5", "0.75"):
+        assert f"subnet for {ratio}" in printed
+        assert re.search(
+            rf"^target {ratio}: ratio \d\.\d+, met: \w+, model: .*/models/{ratio}$", printed, re.M
+        )
+    assert "/best" not in printed
+
+
+def test_a_run_is_not_resumed_for_other_targets(world, run, several, targets, refused):
+    message = r"was started with target_ratios=\(0.5, 0.75\), not target_ratios=\(0.25, 0.75\)"
+    refused([*targets(world.arguments(several), "0.25,0.75"), "--resume"], message)
 
 
 def test_a_target_that_cannot_be_reached(world, tmp_path, refused):

@@ -164,6 +164,31 @@ def summary(trials: tuple[Trial, ...]) -> dict[str, Any]:
     return make_summary(trials)
 
 
+@pytest.fixture
+def several(trials: tuple[Trial, ...]) -> dict[str, Any]:
+    """The summary of a run for three targets."""
+    summary = make_summary(trials)
+    names = ("full", "best", "latency_ratio", "latency_ratio_ci", "target_ratio", "target_ms", "target_met")
+    names += ("loss_points", "loss_ci", "steps", "prediction")
+    own = {name: summary.pop(name) for name in names}
+    summary["targets"] = []
+    for ratio in (0.25, 0.5, 0.75):
+        best = max(
+            trials, key=lambda trial: trial.metrics.accuracy - abs(trial.metrics.latency_ms / 14.02 - ratio)
+        )
+        entry = {
+            **own,
+            "target_ratio": ratio,
+            "folder": f"models/{ratio:g}",
+            "target_ms": 14.02 * ratio,
+            "latency_ratio": 0.98 * ratio,
+            "latency_ratio_ci": [0.97 * ratio, 0.99 * ratio],
+            "best": {**own["best"], "config": best.config.to_dict(), "trial": best.number},
+        }
+        summary["targets"].append(entry)
+    return summary
+
+
 def make_latency_table(trials: tuple[Trial, ...], *, n_held_out: int) -> LatencyTable:
     """Heads cost 0.1 ms and units 0.001 ms; models take 2 % longer than predicted, and drift by half."""
     space = LayerwiseSpace.for_model(SHAPE)

@@ -267,3 +267,34 @@ def test_a_predicted_ratio_and_the_steps_to_the_chosen_one_are_told(
     text = "".join(outline(render(summary, trials)).texts)
     assert "0.491), as measured here. For batch 1 x 64 tokens on a phone, which is not what" in text
     assert "certified were trial 3 at 0.540 (missed), then trial" in text
+
+
+def test_several_targets_have_a_row_a_mark_and_a_picture_each(
+    several: dict[str, Any], trials: tuple[Trial, ...]
+):
+    page = render(several, trials)
+    parsed = outline(page)
+    read = " ".join(" ".join(parsed.texts).split())
+    assert "Models by target" in read
+    for ratio in ("0.25", "0.5", "0.75"):
+        assert f"models/{ratio}" in read
+        assert f"Target {ratio} ." in read or f"Target {ratio}." in read
+        assert f"subnet for {ratio}" in read
+    assert page.count('class="target"') == 3
+    assert page.count('class="mark chosen"') == 4  # and that of the legend
+    assert page.count("what the chosen subnet keeps") == 3
+    assert "tiles" not in page.split("<body>")[1]
+
+
+def test_what_a_summary_says_of_targets_is_text(several: dict[str, Any], trials: tuple[Trial, ...]):
+    several["targets"][0]["folder"] = "<script>"
+    assert "<script>" not in render(several, trials)
+
+
+def test_a_target_that_was_missed_or_is_not_known_says_so(
+    several: dict[str, Any], trials: tuple[Trial, ...]
+):
+    several["targets"][0]["target_met"] = False
+    several["targets"][1]["target_met"] = None
+    texts = outline(render(several, trials)).texts
+    assert [text for text in texts if text in ("yes", "no", "not known")] == ["no", "not known", "yes"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rlnas.errors import RunFolderError
-from rlnas.report.summary import read_summary
+from rlnas.report.summary import models_of, read_summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +87,28 @@ def test_a_missing_value_is_named(tmp_path: Path, summary: dict[str, Any], name:
 def test_a_summary_that_is_no_object_is_refused(tmp_path: Path):
     with pytest.raises(RunFolderError, match=r"is damaged: it is no object but \[1\]"):
         read_summary(write(tmp_path, [1]))
+
+
+def test_a_sound_summary_of_several_targets_is_returned_as_it_is(tmp_path: Path, several: dict[str, Any]):
+    assert read_summary(write(tmp_path, several)) == json.loads(json.dumps(several))
+
+
+def test_damaged_targets_are_named(tmp_path: Path, several: dict[str, Any]):
+    del several["targets"][1]["best"]
+    with pytest.raises(RunFolderError, match=r"damaged: targets\[1\]\.best is missing; delete it"):
+        read_summary(write(tmp_path, several))
+    several["targets"] = []
+    with pytest.raises(RunFolderError, match="damaged: targets is empty; delete it"):
+        read_summary(write(tmp_path, several))
+
+
+def test_a_run_for_one_target_has_one_model(summary: dict[str, Any]):
+    assert models_of(summary) == [summary]
+
+
+def test_every_model_of_several_looks_like_that_of_a_run_of_its_own(
+    summary: dict[str, Any], several: dict[str, Any]
+):
+    models = models_of(several)
+    assert [model["target_ratio"] for model in models] == [0.25, 0.5, 0.75]
+    assert all(model.keys() >= summary.keys() for model in models)

@@ -117,3 +117,15 @@ def test_the_cost_of_the_search_is_told_where_it_is_known(summary: dict[str, Any
     text = " ".join(format_table(summary).split())
     assert "2.1 %. The search judged 300 subnets on 10 items each: 3.0 GFLOP, " in text
     assert "taken 10.0. Seconds: data 3" in text
+
+
+def test_several_targets_have_a_row_and_a_paragraph_each(several: dict[str, Any]):
+    text = format_table(several)
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    for ratio in (0.25, 0.5, 0.75):
+        assert any(row.startswith(f"subnet for {ratio:g} 0.768 [") for row in rows)
+        assert any(row.startswith(f"Target {ratio:g}: ") and "layers" in row for row in rows)
+        assert f"target of {ratio:g}" in " ".join(rows)
+    assert sum(row.startswith("full model") for row in rows) == 1
+    assert sum(row.startswith("Timed on") for row in rows) == 1
+    assert all(len(line) <= 100 for line in text.splitlines())

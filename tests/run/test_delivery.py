@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
@@ -13,9 +14,9 @@ from rlnas.latency import HeldOutError, PredictionError, Timing, describe_device
 from rlnas.latency.regime import find_regime
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report import read_summary
+from rlnas.rewards import LatencyTarget
 from rlnas.run import delivery, run_job
-from rlnas.run.choice import MeasuredTrial
-from rlnas.run.delivery import _display_name, _version, item_passes
+from rlnas.run.choice import MARGIN, MeasuredTrial
 from rlnas.run.folder import RunFolder, read_json, write_json
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.steps import Step, write_steps
@@ -42,6 +43,7 @@ KEYS = {
     ),
     *("latency_ratio", "latency_ratio_ci", "loss_points", "loss_ci", "pareto", "latency_model", "regime"),
     "note",
+    "added",
     *("evaluation", "last64_mean_reward", "item_passes", "seconds", "steps", "confirmations", "prediction"),
 }
 PHASES = (
@@ -206,15 +208,6 @@ def test_the_versions_are_named(summary):
     )
 
 
-def test_a_package_that_is_not_there_has_no_version():
-    assert _version("no-such-package") == "not installed"
-
-
-@pytest.mark.parametrize("name", ["google/bert_uncased_L-2_H-128_A-2", "a-name"])
-def test_a_hub_name_is_shown_as_it_is(name):
-    assert _display_name(name) == name
-
-
 def test_the_run_folder_holds_nothing_half_done(finished):
     names = {path.name for path in finished.iterdir()}
     assert names - {"history.lock", "run.lock"} == {
@@ -245,13 +238,6 @@ def test_the_chosen_model_carries_its_code_tokenizer_and_labels(finished):
     assert config["id2label"] == {"0": "negative", "1": "positive"}
     assert (finished / "best" / "modeling_subnet.py").is_file()
     assert (finished / "best" / "tokenizer.json").is_file()
-
-
-@pytest.mark.parametrize(("phases", "passes"), [({"finetune": 1.0}, 5), ({"share": 1.0}, 3)])
-def test_passes_are_counted_from_the_checkpoint_on(world, tmp_path, phases, passes):
-    folder = RunFolder(tmp_path)
-    write_json(folder.phases, phases)
-    assert item_passes(world.job(), folder) == passes
 
 
 def test_the_error_of_the_table_is_in_the_summary(world, run):
@@ -310,6 +296,10 @@ def searched(run):
     """A run whose search has ended and from which nothing was delivered."""
     (run / "summary.json").unlink()
     return run
+
+
+def steps_of(path):
+    return path / "checkpoints" / "steps.json"
 
 
 def delivered(world, path, **changes):
@@ -403,14 +393,14 @@ def test_a_miss_that_is_the_fastest_now_is_certified_once_more(world, searched, 
     machine = Machine(monkeypatch)
     with History.read(searched) as history:
         number = _fastest(history.trials).number
-    write_steps(RunFolder(searched), [Step(number, 0.9, False)], BUDGET)
+    write_steps(steps_of(searched), [Step(number, 0.9, False)], BUDGET)
     summary = delivered(world, searched)
     assert [step["trial"] for step in summary["steps"]] == [number, number]
     assert len(machine.finished) == 1
 
 
 def test_steps_of_a_search_that_has_gone_on_since_count_no_more(world, run, monkeypatch):
-    write_steps(RunFolder(run), [Step(0, 0.9, False)], BUDGET)
+    write_steps(steps_of(run), [Step(0, 0.9, False)], BUDGET)
     Machine(monkeypatch)
     summary = delivered(world, run, budget=BUDGET + 1)
     assert len(summary["steps"]) == 1
@@ -493,3 +483,154 @@ def test_a_reward_without_a_target_leaves_the_target_out(world, tmp_path, finish
     assert summary["target_ratio"] is summary["target_ms"] is summary["target_met"] is None
     assert SubnetConfig.from_dict(summary["best"]["config"]) in space
     assert summary["best"]["search_accuracy"] == max(entry["accuracy"] for entry in summary["pareto"])
+
+
+# Several targets
+
+
+RATIOS = (0.5, 0.75)
+FOR_A_TARGET = {
+    *("folder", "target_ratio", "target_ms", "target_met", "full", "best", "latency_ratio"),
+    *("latency_ratio_ci", "loss_points", "loss_ci", "note", "prediction", "steps", "confirmations"),
+}
+
+
+@pytest.fixture(scope="module")
+def served(world, finished, tmp_path_factory):
+    """A finished run for several targets; not to be changed."""
+    path = tmp_path_factory.mktemp("several") / "run"
+    return several(world, finished, path)
+
+
+def several(world, finished, path):
+    for name in ("data", "supernet", "full"):
+        shutil.copytree(finished / name, path / name)
+    shutil.copy(finished / "latency.json", path)
+    with pytest.MonkeyPatch.context() as patch:
+        Machine(patch)
+        run_job(world.job(target_ratios=RATIOS), path, progress=False)
+    return path
+
+
+@pytest.fixture
+def begun_for_several(served, tmp_path):
+    """A copy of it from which nothing was delivered."""
+    path = tmp_path / "several"
+    shutil.copytree(served, path)
+    (path / "summary.json").unlink()
+    return path
+
+
+def test_several_targets_get_a_model_each(served):
+    summary = read_json(served / "summary.json")
+    assert [entry["target_ratio"] for entry in summary["targets"]] == list(RATIOS)
+    assert [entry["folder"] for entry in summary["targets"]] == ["models/0.5", "models/0.75"]
+    assert not (served / "best").exists()
+    assert not (served / "checkpoints").exists()
+    for entry in summary["targets"]:
+        folder = served / entry["folder"]
+        certificate = read_json(folder / "certificate.json")
+        assert set(entry) == FOR_A_TARGET
+        assert certificate["latency_ratio"] == entry["latency_ratio"]
+        assert certificate["target_ratio"] == entry["target_ratio"]
+        assert certificate["steps"] == entry["steps"]
+        assert entry["target_met"] is True
+        assert read_json(folder / "subnet.json") == entry["best"]["config"]
+
+
+def test_the_summary_of_several_targets_has_the_rest_in_common(served):
+    summary = read_json(served / "summary.json")
+    assert set(summary) == KEYS - FOR_A_TARGET | {"targets"}
+    assert read_summary(served) == summary
+    assert summary["n_trials"] == BUDGET
+
+
+def test_each_target_has_the_best_of_what_meets_it(served):
+    with History.read(served) as history:
+        trials = history.trials
+    full_ms = make_table()([SHAPE.full])[0]
+    for entry in read_json(served / "summary.json")["targets"]:
+        reward = LatencyTarget(target_ms=entry["target_ratio"] * full_ms)
+        best, trial = entry["best"], trials[entry["best"]["trial"]]
+        assert entry["target_ms"] == pytest.approx(reward.target_ms)
+        assert best["reward"] == reward(trial.metrics)
+        fitting = [t for t in trials if t.metrics.latency_ms <= MARGIN * reward.target_ms]
+        assert best["reward"] == max(reward(t.metrics) for t in fitting)
+
+
+def test_the_finalists_of_all_targets_are_measured_once(world, begun_for_several, monkeypatch):
+    machine, measured = Machine(monkeypatch), []
+    step = machine.measure_trials
+
+    def counted(timed, trials, device):
+        measured.append([trial.number for trial in trials])
+        return step(timed, trials, device)
+
+    monkeypatch.setattr(delivery, "measure_trials", counted)
+    monkeypatch.setattr(FullTrainer, "train", None)  # nor is the baseline trained again
+    summary = delivered(world, begun_for_several, target_ratios=RATIOS)
+    (numbers,) = measured
+    assert len(set(numbers)) == len(numbers)
+    assert {entry["best"]["trial"] for entry in summary["targets"]} <= set(numbers)
+
+
+def test_a_miss_makes_a_step_for_its_own_target(world, begun_for_several, monkeypatch):
+    machine = Machine(monkeypatch, certified=[0.4, 0.9])
+    summary = delivered(world, begun_for_several, target_ratios=RATIOS)
+    first, second = summary["targets"]
+    assert [step["target_met"] for step in first["steps"]] == [True]
+    assert [step["target_met"] for step in second["steps"]] == [False, True]
+    assert len(machine.finished) == 3
+
+
+@pytest.mark.parametrize("nth", [2, 3])
+def test_a_run_that_is_killed_between_targets_goes_on_there(world, begun_for_several, monkeypatch, nth):
+    machine = Machine(monkeypatch, certified=[0.4, 0.9])
+    step, calls = machine.finish_subnet, []
+
+    def dying(*args, **how):
+        calls.append(args)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return step(*args, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "finish_subnet", dying)
+        with pytest.raises(KeyboardInterrupt):
+            delivered(world, begun_for_several, target_ratios=RATIOS)
+    assert len(machine.finished) == nth - 1
+    summary = delivered(world, begun_for_several, target_ratios=RATIOS)
+    assert len(machine.finished) == 3  # as in an unbroken run
+    assert [step["target_met"] for step in summary["targets"][0]["steps"]] == [True]
+    assert [step["target_met"] for step in summary["targets"][1]["steps"]] == [False, True]
+
+
+def test_targets_of_a_search_that_has_gone_on_since_are_delivered_anew(
+    world, begun_for_several, monkeypatch
+):
+    machine = Machine(monkeypatch)
+    for ratio in ("0.5", "0.75"):
+        stored = begun_for_several / "checkpoints" / f"delivered-{ratio}.json"
+        stored.parent.mkdir(exist_ok=True)
+        write_json(stored, {"n_trials": BUDGET, "model": {}})
+    summary = delivered(world, begun_for_several, target_ratios=RATIOS, budget=BUDGET + 1)
+    assert len(machine.finished) == 2
+    assert all(entry["best"] for entry in summary["targets"])
+
+
+def test_several_targets_with_the_table_of_another_device(world, begun_for_several, monkeypatch):
+    make_table(device_name="Other CPU").save(begun_for_several / "latency.json")
+    Machine(monkeypatch)
+    summary = delivered(world, begun_for_several, allow_foreign_table=True, target_ratios=RATIOS)
+    for entry in summary["targets"]:
+        assert entry["target_met"] is None
+        assert entry["prediction"]["ratio"] <= entry["target_ratio"]
+
+
+def test_the_report_shows_all_targets(served):
+    page = (served / "report.html").read_text()
+    assert "Models by target" in page
+    for ratio in RATIOS:
+        assert f"Target {ratio:g}" in page
+        assert f"models/{ratio:g}" in page
+    assert page.count('class="target"') == len(RATIOS)

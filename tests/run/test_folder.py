@@ -61,7 +61,13 @@ def test_a_checkpoint_is_not_overwritten(tmp_path, resume):
     assert read_json(tmp_path / "config.json") == {"model_type": "bert"}
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "best", "summary.json", "report.html", "controller.zip"])
+FOREIGN = [
+    *("checkpoints", "best", "models", "policy", "controls"),
+    *("summary.json", "report.html", "controller.zip"),
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
 def test_what_belongs_to_no_run_is_not_overwritten(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(RunFolderError, match=f"{name}' belongs to no run"):

@@ -22,7 +22,7 @@ from rlnas.latency.regime import find_regime
 from rlnas.rewards import LatencyTarget, LinearPenalty
 from rlnas.run import Schedule, calibration
 from rlnas.run.folder import RunFolder
-from rlnas.run.inputs import prepare_inputs
+from rlnas.run.inputs import full_latency, prepare_inputs
 from rlnas.supernet.encoding import with_lengths_of
 from rlnas.workload import Workload
 
@@ -172,6 +172,12 @@ def test_a_table_of_another_version_can_be_measured_here(world, folder):
     assert found.predicted_for is None
 
 
+def test_the_reward_is_that_of_this_table(world, folder):
+    found = prepared(world.job(), folder)
+    assert found.reward == LatencyTarget(target_ms=0.75 * FULL_MS)
+    assert full_latency(found.space, found.latency) == FULL_MS
+
+
 def test_a_target_in_milliseconds_becomes_a_ratio(world, folder):
     job = replace(world.job(), reward=LatencyTarget(target_ms=0.6))
     assert prepared(job, folder).target_ratio == pytest.approx(0.6 / FULL_MS)
@@ -196,6 +202,8 @@ def test_a_target_that_cannot_be_reached_is_refused_with_the_floor_before_traini
     )
     with pytest.raises(InfeasibleTargetError, match=message):
         prepared(replace(world.job(), reward=reward), new)
+    with pytest.raises(InfeasibleTargetError, match=message):
+        prepared(world.job(target_ratios=(0.1, 0.75)), new)
     assert not new.supernet.exists()
     assert not new.checkpoints.exists()
 

@@ -14,6 +14,7 @@ from rlnas.evaluation import Racing
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.run import DataSource, Job, Schedule
 from rlnas.run.folder import FREE_TO_CHANGE
+from rlnas.run.job import ratio_name
 from rlnas.workload import Workload
 
 JOB = Job("a-model", LatencyTarget(ratio=0.5), RandomController())
@@ -24,6 +25,7 @@ OTHERS = {
     "reward": LatencyTarget(ratio=0.6),
     "controller": EvolutionController(),
     "device": "cuda:0",
+    "target_ratios": (0.25, 0.5),
     "budget": 7,
     "racing": Racing(),
     "seed": 3,
@@ -204,3 +206,31 @@ def test_whoever_races_for_a_reward_of_their_own_is_told_what_it_has_to_be(rewar
     assert message.endswith(
         "never to rise with latency, and to look at nothing else; if it does, run without --racing"
     )
+
+
+def test_target_ratios_ascend():
+    assert replace(JOB, target_ratios=[0.6, 0.25, 1]).target_ratios == (0.25, 0.6, 1.0)
+
+
+@pytest.mark.parametrize("ratio", [0.0, -0.5, 1.01, math.nan, math.inf])
+def test_a_target_ratio_that_cannot_be_is_refused(ratio):
+    with pytest.raises(RewardError, match=f"above 0 and at most 1, .*, but got {ratio:g}"):
+        replace(JOB, target_ratios=(0.5, ratio))
+
+
+def test_a_target_ratio_stands_there_once():
+    with pytest.raises(RewardError, match=r"may stand there once, but 0\.25 does twice; drop one"):
+        replace(JOB, target_ratios=(0.25, 0.5, 0.25000001))
+
+
+@pytest.mark.parametrize("reward", [LinearPenalty(), good])
+def test_several_targets_need_a_reward_that_knows_one(reward):
+    message = (
+        r"=\S*(LinearPenalty|good).* knows no target, so it cannot serve the target ratios 0.25, 0.5; "
+    )
+    with pytest.raises(RewardError, match=message):
+        replace(JOB, reward=reward, target_ratios=(0.5, 0.25))
+
+
+def test_a_ratio_is_named_without_needless_digits():
+    assert [ratio_name(ratio) for ratio in (0.25, 1.0, 1 / 3)] == ["0.25", "1", "0.333333"]

@@ -1,0 +1,211 @@
+"""What ``summary.json`` says; `docs/metrics.md` defines each number."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlnas.evaluation import SupernetEvaluator
+from rlnas.latency import describe_device
+from rlnas.pareto import is_pareto_optimal
+from rlnas.run.accounting import read_cost
+from rlnas.run.inputs import full_latency
+from rlnas.scores import score, score_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlnas.deploy import Certificate
+    from rlnas.history import Result
+    from rlnas.run.choice import MeasuredTrial
+    from rlnas.run.folder import RunFolder
+    from rlnas.run.goals import Goal
+    from rlnas.run.inputs import Inputs
+    from rlnas.run.job import Job
+    from rlnas.run.steps import Step
+    from rlnas.space import SubnetConfig
+
+VERSIONED = ("rlnas", "torch", "transformers", "stable-baselines3", "gymnasium", "datasets", "numpy")
+CERTIFIED = (
+    "full",
+    "best",
+    "latency_ratio",
+    "latency_ratio_ci",
+    "target_ratio",
+    "target_met",
+    "loss_points",
+    "loss_ci",
+    "note",
+    "prediction",
+)
+LAST_EPISODES = 64
+
+
+def describe_model(
+    inputs: Inputs,
+    goal: Goal,
+    chosen: MeasuredTrial,
+    certificate: Certificate,
+    steps: Sequence[Step],
+    confirmations: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """What is known of the model that was delivered for one goal."""
+    certified = certificate.to_dict()
+    target, full_ms = goal.target_ratio, full_latency(inputs.space, inputs.latency)
+    values = {name: certified[name] for name in CERTIFIED}
+    values["target_ms"] = None if target is None else target * full_ms
+    values["steps"] = [step.to_dict() for step in steps]
+    values["confirmations"] = list(confirmations)
+    values["best"] |= _search_view(chosen)
+    values["best"]["search_accuracy_float32"] = _accuracy_float32(inputs, chosen.trial.config)
+    return values
+
+
+def describe_run(
+    job: Job,
+    inputs: Inputs,
+    evaluator: SupernetEvaluator,
+    result: Result,
+    measured: Sequence[MeasuredTrial],
+    folder: RunFolder,
+) -> dict[str, Any]:
+    """Everything but what is known of the models that were delivered."""
+    task, workload = inputs.task, inputs.workload
+    front = _front(measured, evaluator, inputs)
+    settings, seconds = job.settings(), folder.seconds()
+    return {
+        "rlnas_version": _version("rlnas"),
+        "model": _display_name(job.model),
+        "task": {
+            "name": task.name,
+            "metric": task.metric,
+            "n_train": len(task.train),
+            "n_search": len(task.search),
+            "n_final": len(task.final),
+            "final_split": task.final.name,
+        },
+        "shape": asdict(inputs.supernet.shape),
+        "device": describe_device(job.device, mode=workload.mode).to_dict(),
+        "workload": workload.to_dict(),
+        "versions": {name: _version(name) for name in VERSIONED},
+        "controller": settings["controller"],
+        "reward": settings["reward"],
+        "budget": job.budget,
+        "seed": job.seed,
+        "n_trials": len(result.trials),
+        "n_raced_out": result.n_raced_out,
+        "stop_reason": result.stop_reason,
+        "evaluation": _evaluation(job, evaluator, folder),
+        "pareto": front,
+        "latency_model": _latency_model(inputs),
+        "regime": inputs.regime and {**inputs.regime.to_dict(), "sentence": str(inputs.regime)},
+        "last64_mean_reward": float(np.mean(result.episode_rewards[-LAST_EPISODES:])),
+        "item_passes": item_passes(job, folder),
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+    }
+
+
+def item_passes(job: Job, folder: RunFolder) -> int:
+    """Passes over the training items that the chosen subnet and the baseline have behind them here."""
+    was_fine_tuned = "finetune" not in folder.seconds()
+    return job.schedule.total_epochs - (job.schedule.full_epochs if was_fine_tuned else 0)
+
+
+def _latency_model(inputs: Inputs) -> dict[str, Any]:
+    """The table's error; of the controls only the mean one, as ``latency.json`` holds them whole."""
+    table = inputs.latency
+    values: dict[str, Any] = {}
+    if table.error is not None:
+        values = table.error.to_dict()
+        values |= values.pop("table")
+        values["controls"] = {name: error.mape for name, error in table.error.controls.items()}
+        values["warning"] = table.error.warning
+    return {**values, "notes": list(table.notes), "foreign_note": table.foreign_note}
+
+
+def _evaluation(job: Job, evaluator: SupernetEvaluator, folder: RunFolder) -> dict[str, Any]:
+    """What the search spent on judging subnets, and how it did that."""
+    racing = job.racing
+    return {
+        **asdict(read_cost(folder)),
+        "precision": evaluator.precision,
+        "traversal": evaluator.traversal,
+        "racing": racing and {"confidence": racing.confidence, "indifference": racing.indifference},
+    }
+
+
+def _accuracy_float32(inputs: Inputs, config: SubnetConfig) -> float:
+    """The chosen subnet judged again in full precision: shared weights, search split, no race."""
+    exact = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, precision="float32")
+    return score(inputs.task.metric, inputs.task.search.labels, exact.predict([config])[0])
+
+
+def _search_view(chosen: MeasuredTrial) -> dict[str, Any]:
+    """What the search thought of the chosen subnet, beside what the certificate says."""
+    trial = chosen.trial
+    return {
+        "config": trial.config.to_dict(),
+        "trial": trial.number,
+        "search_accuracy": trial.metrics.accuracy,
+        "predicted_latency_ms": trial.metrics.latency_ms,
+        "reward": trial.reward,
+    }
+
+
+def _front(
+    measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
+) -> list[dict[str, Any]]:
+    """The measured subnets that no other measured one beats, by ascending latency."""
+    tail_ratio = inputs.latency.tail_ratio  # 1 where the median is what counts
+    costs = [(entry.timing.median_ms, -entry.trial.metrics.accuracy) for entry in measured]
+    optimal = is_pareto_optimal(costs)
+    front = [entry for entry, is_optimal in zip(measured, optimal, strict=True) if is_optimal]
+    front.sort(key=lambda entry: entry.timing.median_ms)
+    search = inputs.task.search
+    intervals = _intervals(front, evaluator, inputs)
+    return [
+        {
+            "trial": entry.trial.number,
+            "config": entry.trial.config.to_dict(),
+            "accuracy": entry.trial.metrics.accuracy,
+            "accuracy_ci": list(interval),
+            "n_items": entry.trial.metrics.n_items,
+            "split": search.name,
+            "latency_ms": tail_ratio * entry.timing.median_ms,
+            "latency_spread_ms": entry.timing.spread_ms,
+            "latency_ratio": entry.ratio,
+            "predicted_latency_ms": entry.trial.metrics.latency_ms,
+            "n_params": entry.trial.metrics.n_params,
+            "reward": entry.trial.reward,
+        }
+        for entry, interval in zip(front, intervals, strict=True)
+    ]
+
+
+def _intervals(
+    front: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
+) -> list[tuple[float, float]]:
+    """Of the accuracies on the search split: as the search found them, else by a bootstrap now."""
+    known = [entry.trial.metrics.accuracy_ci for entry in front]
+    if all(interval is not None for interval in known):
+        return [interval for interval in known if interval is not None]
+    predictions = evaluator.predict([entry.trial.config for entry in front])
+    labels = inputs.task.search.labels
+    return [score_interval(inputs.task.metric, labels, predicted) for predicted in predictions]
+
+
+def _display_name(model: str) -> str:
+    """The last parts of a path, so that a summary that is shown around names no home folder."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_dir() else model
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

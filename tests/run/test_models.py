@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from rlnas.errors import RunFolderError
+from rlnas.run.folder import RunFolder, read_json, write_json
+from rlnas.run.models import model_path, models_for, single_model
+
+DELIVERED = ("full", "best", "latency_ratio", "latency_ratio_ci", "loss_points", "loss_ci")
+
+
+@pytest.fixture
+def several(run):
+    """A run that says that it was for two targets."""
+    summary = read_json(run / "summary.json")
+    own = {name: summary.pop(name) for name in DELIVERED}
+    targets = [{**own, "target_ratio": ratio, "folder": f"models/{ratio}"} for ratio in (0.25, 0.5)]
+    write_json(run / "summary.json", {**summary, "targets": targets})
+    return RunFolder(run)
+
+
+def test_a_run_for_one_target_has_one_model(run):
+    folder = RunFolder(run)
+    (model,) = models_for(folder, None)
+    assert model_path(folder, model) == single_model(folder, None) == run / "best"
+    assert models_for(folder, 0.3) == [model]  # a target of one's own does not choose
+
+
+def test_a_run_for_several_targets_has_several(several):
+    models = models_for(several, None)
+    assert [model_path(several, model) for model in models] == [
+        several.models / "0.25",
+        several.models / "0.5",
+    ]
+    assert models_for(several, 0.5) == models[1:]
+    assert single_model(several, 0.25) == several.models / "0.25"
+
+
+def test_a_model_that_is_not_there_is_refused(several):
+    with pytest.raises(
+        RunFolderError, match=r"for the target ratios 0.25, 0.5, but got 0.3; see .* propose"
+    ):
+        models_for(several, 0.3)
+
+
+def test_one_of_several_has_to_be_named(several):
+    with pytest.raises(
+        RunFolderError, match=r"for the target ratios 0.25, 0.5; say which \(--target-ratio\)"
+    ):
+        single_model(several, None)
