@@ -63,11 +63,22 @@ def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:
         raise RunFolderError(
             f"the run in {str(folder.path)!r} has trials 0 to {len(trials) - 1}, but got trial {number}"
         )
-    check_free(Path(out))
     config = trials[number].config
-    supernet = Supernet.load(folder.supernet)
-    write_folder(Path(out), lambda path: export(supernet, config, path))
+    export_config(run, config, out)
     return config
+
+
+def export_config(run: str | Path, config: SubnetConfig, out: str | Path) -> None:
+    """Write a subnet, judged or not, with the shared weights of a run.
+
+    Raises:
+        RunFolderError: If the new folder is there already or cannot be written.
+        CheckpointError: If the run has no shared weights yet.
+        InvalidSubnetError: If the config does not fit them.
+    """
+    check_free(Path(out))
+    supernet = Supernet.load(RunFolder(Path(run)).supernet)
+    write_folder(Path(out), lambda path: export(supernet, config, path))
 
 
 def check_free(path: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlnas.protocols import Reward
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
-    from rlnas.space import SearchSpace
+    from rlnas.space import ModelShape, SearchSpace
     from rlnas.supernet import Supernet
     from rlnas.task import Task
     from rlnas.workload import Workload
@@ -141,10 +141,6 @@ def _check_metric(job: Job, task: Task) -> None:
         )
 
 
-def _quarters(job: Job, supernet: Supernet) -> LayerwiseSpace:
-    return LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
-
-
 def _regime(job: Job, latency: LatencyTable) -> Regime | None:
     """What the table says of the device; a table of few sizes says nothing, which may not matter."""
     try:
@@ -157,11 +153,31 @@ def _regime(job: Job, latency: LatencyTable) -> Regime | None:
     return regime
 
 
+def space_of(
+    shape: ModelShape, regime: Regime | None, *, keep_last_layer: bool, sizes_worth_having: bool
+) -> LayerwiseSpace:
+    """The subnets on offer: those that are searched, and that share their weights in training.
+
+    Args:
+        shape: Sizes of the full model.
+        regime: What makes a model fast on the device, or None where that is not known.
+        keep_last_layer: As in `rlnas.run.Job`.
+        sizes_worth_having: As in `rlnas.run.Job`.
+    """
+    if regime is None or not sizes_worth_having:
+        return LayerwiseSpace.for_model(shape, keep_last_layer=keep_last_layer)
+    return regime.space(shape, keep_last_layer=keep_last_layer)
+
+
 def _space(job: Job, supernet: Supernet, regime: Regime | None) -> LayerwiseSpace:
-    """The subnets on offer: those that are searched, and that share their weights in training."""
+    space = space_of(
+        supernet.shape,
+        regime,
+        keep_last_layer=job.keep_last_layer,
+        sizes_worth_having=job.sizes_worth_having,
+    )
     if regime is None or not job.sizes_worth_having:
-        return _quarters(job, supernet)
-    space = regime.space(supernet.shape, keep_last_layer=job.keep_last_layer)
+        return space
     first = space.layers[0]
     logger.info("on offer: %s heads, %s FFN units", first.num_attention_heads, first.intermediate_size)
     return space
@@ -190,7 +206,7 @@ def _latency(
     else:
         table = calibrate_with_bar(
             supernet,
-            _quarters(job, supernet),
+            LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer),
             workload,
             job.device,
             extra_blocks=probe_blocks(supernet.shape) if job.sizes_worth_having else (),
