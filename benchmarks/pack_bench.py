@@ -9,6 +9,7 @@ counted, which is said in the file.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.build_bench import N_ITEMS, N_LAYERS, OPTIONS, RECIPES
+from benchmarks.build_bench import N_FIRST, N_ITEMS, N_LAYERS, OPTIONS, RECIPES
 from rlnas import SubnetConfig
 from rlnas.additive import AdditiveModel
 from rlnas.calibration import Effort, calibrate
@@ -62,7 +63,7 @@ def main() -> None:
     sizes = {}
     for task in options.tasks:
         folder = options.cache / task
-        if len(list(folder.glob("part-???.npy"))) < len(OPTIONS) ** (N_LAYERS - 3):
+        if len(list(folder.glob("part-???.npy"))) < len(OPTIONS) ** N_FIRST:
             print(f"{task}: not all parts are there yet", flush=True)
             continue
         path = options.out / f"{task}{SUFFIX}"
@@ -78,8 +79,8 @@ def main() -> None:
 def load_parts(folder: Path, data: Path, tables: Path = DATA) -> TabularBench:
     """A bench from the parts that are there, also while `build_bench` is still at work.
 
-    Parts come in the order of the first three layers. Of an unfinished table the bench is that of
-    the last layers, with the first ones dropped: 4 layers from 5 parts on, 5 layers from 25 on.
+    Of an unfinished table the bench is that of the last layers, five or four or three of them, with
+    those before as they are in the parts that are there, as large as possible.
 
     Args:
         folder: The task's folder in the cache.
@@ -89,37 +90,43 @@ def load_parts(folder: Path, data: Path, tables: Path = DATA) -> TabularBench:
     Raises:
         DataError: If no part is there.
     """
-    parts = []
-    while (file := folder / f"part-{len(parts):03d}.npy").is_file():
-        parts.append(np.load(file, allow_pickle=False))
-    if not parts:
-        raise DataError(f"{folder} holds no part-000.npy; run benchmarks.build_bench first")
-    n_layers = N_LAYERS - 3 + int(math.log(len(parts) + 0.5, len(OPTIONS)))
-    right = np.concatenate(parts)[: len(OPTIONS) ** n_layers]
+    first, parts = _largest_product(folder)
+    space = ChoiceSpace(N_LAYERS - len(first), OPTIONS)
     supernet = Supernet.load(folder / "supernet")
     full = supernet.shape
-    shape = ModelShape(n_layers, full.num_attention_heads, full.intermediate_size, full.hidden_size)
-    space = ChoiceSpace(n_layers, OPTIONS)
     note_file = folder / "note.json"
     note: dict[str, Any] = json.loads(note_file.read_text()) if note_file.is_file() else {}
-    importance = _importance(folder, supernet, data)
-    dropped = N_LAYERS - n_layers
 
     def whole(config: SubnetConfig) -> SubnetConfig:
-        return SubnetConfig((OPTIONS[0],) * dropped + config.layers)
+        return SubnetConfig(tuple(OPTIONS[entry] for entry in first) + config.layers)
 
     return TabularBench(
         name=folder.name,
         space=space,
-        shape=shape,
+        shape=ModelShape(
+            space.num_layers, full.num_attention_heads, full.intermediate_size, full.hidden_size
+        ),
         n_items=int(note.get("n_items", N_ITEMS)),
         chance=1 / len(supernet.label_names),
-        right=right,
-        kept=_kept(importance, dropped),
+        right=np.concatenate([np.load(part, allow_pickle=False) for part in parts]),
+        kept=_kept(_importance(folder, supernet, data), len(first)),
         n_params=AdditiveModel.probe(space, lambda configs: [supernet.n_params(whole(c)) for c in configs]),
         latencies=_latencies(space, full, whole, tables),
         recipe={"model": "MiniLM-L6, mean pooling", **asdict(RECIPES[folder.name]), **note},
     )
+
+
+def _largest_product(folder: Path) -> tuple[tuple[int, ...], list[Path]]:
+    """Choices of the first layers, as few as possible, of which all parts are there; and these parts."""
+    n_options = len(OPTIONS)
+    for n_fixed in range(N_FIRST + 1):
+        for first in itertools.product(reversed(range(n_options)), repeat=n_fixed):
+            n_parts = n_options ** (N_FIRST - n_fixed)
+            start = n_parts * sum(entry * n_options**i for i, entry in enumerate(reversed(first)))
+            parts = [folder / f"part-{part:03d}.npy" for part in range(start, start + n_parts)]
+            if all(part.is_file() for part in parts):
+                return first, parts
+    raise DataError(f"{folder} holds no part-*.npy; run benchmarks.build_bench first")
 
 
 def describe(bench: TabularBench) -> str:
