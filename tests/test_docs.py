@@ -370,6 +370,7 @@ def class_fields(path: Path) -> set[str]:
 NUMBERS: dict[str, Callable[[], set[str]]] = {
     "summary": lambda: dict_keys(ROOT / "rlnas/run/summary.py"),
     "targets": lambda: dict_keys(ROOT / "rlnas/run/delivery.py") - {"n_trials", "model"},  # while it runs
+    "added": lambda: dict_keys(ROOT / "rlnas/run/added.py"),
     "evaluation": lambda: class_fields(ROOT / "rlnas/evaluation/cost.py"),
     "certificate": lambda: dict_keys(ROOT / "rlnas/deploy/certificate.py"),
     "metrics": lambda: class_fields(ROOT / "rlnas/metrics.py"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING
 
 from rlnas.cli.checkpoint import checkpoint_of
 from rlnas.cli.rewards import make_reward, parse_ratios
 from rlnas.cli.workload import TASK_LENGTHS, device_and_workload
+from rlnas.errors import ControllerError, RLNASError, RunFolderError
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from rlnas.evaluation import Racing
     from rlnas.protocols import Controller
-    from rlnas.run import Job
+    from rlnas.run import Control, Job
 
 CONTROLLERS = ("ppo", "knapsack", "local", "evolution", "nsga2", "tpe", "random")
 
@@ -34,7 +36,9 @@ def make_job(options: argparse.Namespace) -> Job:
     return Job(
         model=checkpoint_of(options),
         reward=make_reward(options.reward, options.target_ms, target_ratio, options.reward_weight),
-        controller=make_controller(options.controller, options.out),
+        controller=warm_started(
+            make_controller(options.controller, options.out), options.warm_start, options.out
+        ),
         data=DataSource(
             source=options.task,
             text_column=options.text_column,
@@ -57,6 +61,7 @@ def make_job(options: argparse.Namespace) -> Job:
         ),
         target_ratios=ratios,
         budget=options.budget,
+        controls=make_controls(options.controls, options.out),
         racing=make_racing(options.racing, options.indifference, options.seed),
         seed=options.seed,
         pooling=options.pooling,
@@ -97,6 +102,58 @@ def make_controller(name: str, folder: Path) -> Controller:
     from rlnas.controllers.random import RandomController
 
     return RandomController()
+
+
+def make_controls(names: str | None, folder: Path) -> tuple[Control, ...]:
+    """The controllers that search for comparison, by their names with commas; none for None.
+
+    Raises:
+        ControllerError: If a name is unknown.
+        MissingDependencyError: If one needs a package that is not installed.
+        ValueError: If one stands there twice.
+    """
+    from rlnas.run import Control
+
+    if names is None:
+        return ()
+    controls = []
+    for name in (part.strip() for part in names.split(",")):
+        if name not in CONTROLLERS:
+            raise ControllerError(
+                f"--controls={names}: {name!r} is no controller; give some of {', '.join(CONTROLLERS)}"
+            )
+        controls.append(Control(name, make_controller(name, folder / "controls" / name)))
+    return tuple(controls)
+
+
+def warm_started(controller: Controller, run: Path | None, out: Path) -> Controller:
+    """The controller with an earlier run to start from, where one is named.
+
+    Args:
+        controller: One that has a field `warm_start`, if there is such a run.
+        run: Folder of the earlier run, or None.
+        out: Folder of this one.
+
+    Raises:
+        ControllerError: If the controller takes no warm start.
+        RunFolderError: If the earlier run cannot be read, has too few trials, or is this one.
+    """
+    if run is None:
+        return controller
+    if not hasattr(controller, "warm_start") or not is_dataclass(controller):
+        raise ControllerError(
+            f"--warm-start={run} is for controllers that learn from an earlier run, which "
+            f"{type(controller).__name__} does not; use --controller=auto or --controller=ppo, or drop it"
+        )
+    if run.resolve() == out.resolve():
+        raise RunFolderError(f"--warm-start={run} is this very run (--out); name an earlier one")
+    from rlnas.controllers.surrogate.warm_start import WarmStart
+
+    try:
+        earlier = WarmStart.read(run)
+    except RLNASError as error:
+        raise RunFolderError(f"--warm-start={run} cannot be used: {error}") from error
+    return replace(controller, warm_start=earlier)
 
 
 def make_racing(enabled: bool, points: float | None, seed: int) -> Racing | None:

@@ -75,6 +75,19 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "or chance",
     )
     group.add_argument(
+        "--controls",
+        metavar="NAME,...",
+        help="let these controllers search as well, with the same budget, so that the report can say what "
+        "the controller has added; may be added to a finished run with --resume",
+    )
+    group.add_argument(
+        "--warm-start",
+        type=Path,
+        metavar="RUN",
+        help="with the controllers auto and ppo: an earlier run, perhaps on another task, whose trials and "
+        "policy the search starts from",
+    )
+    group.add_argument(
         "--reward",
         default="latency-target",
         help=f"what a subnet is worth: {', '.join(REWARDS)}, or package.module:function, any function of "

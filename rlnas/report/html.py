@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlnas.errors import LatencyTableError, RunFolderError
 from rlnas.history import History
 from rlnas.latency import LatencyTable
+from rlnas.report.added import added_section
 from rlnas.report.parts import bars, figure, legend, note, section
 from rlnas.report.plots import (
     MEAN_OVER,
@@ -119,6 +120,7 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTa
     sections = [
         _head(summary, title),
         *targets_section(summary),
+        *added_section(summary),
         _pareto_section(summary, trials),
         _layers_section(summary, trials),
         _learning_section(summary, trials),

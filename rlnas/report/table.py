@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from rlnas.report.added import added_sentences
 from rlnas.report.summary import models_of
 from rlnas.report.wording import (
     UNKNOWN,
@@ -83,6 +84,8 @@ def format_table(summary: Mapping[str, Any]) -> str:
     for model in models:
         parts += ["", *_model_lines(model)]
     parts += textwrap.wrap(setting_sentence(summary), WIDTH)
+    for sentence in added_sentences(summary):
+        parts += textwrap.wrap(sentence, WIDTH)
     note = (summary.get("latency_model") or {}).get("foreign_note")
     parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
     parts += textwrap.wrap(regime_sentence(summary), WIDTH)

@@ -14,11 +14,12 @@ from rlnas.errors import HistoryError, RLNASError, RunFolderError
 from rlnas.history import hold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-FREE_TO_CHANGE = ("budget", "allow_foreign_table")
-"""Settings that a resumed run may have otherwise: it may grow, and may have moved to another device."""
+FREE_TO_CHANGE = ("budget", "controls", "allow_foreign_table")
+"""Settings that a resumed run may have otherwise: it may grow, be compared with controls, and may have
+moved to another device."""
 
 
 class RunFolder:
@@ -118,6 +119,11 @@ class RunFolder:
     def is_finished(self, budget: int) -> bool:
         """Whether the run's summary is there, for no smaller a budget than asked for."""
         return self.summary.is_file() and int(read_json(self.summary).get("budget", 0)) >= budget
+
+    def has_controls(self, names: Sequence[str]) -> bool:
+        """Whether the summary of a finished run compares it with all these controls."""
+        added = read_json(self.summary).get("added") or {}
+        return set(names) <= set(added.get("controls") or ())
 
     def _check_settings(self, settings: Mapping[str, str]) -> None:
         stored = read_json(self.config)

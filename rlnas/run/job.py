@@ -90,6 +90,28 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """Another controller, which searches too so that the run's own one can be compared with it.
+
+    Attributes:
+        name: What it is called; its history lies in a folder of this name.
+        controller: Proposes subnets, with the same budget and seed.
+
+    Raises:
+        ValueError: If the name is not made of letters, digits, ``-`` and ``_``.
+    """
+
+    name: str
+    controller: Controller
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.name):
+            raise ValueError(
+                f"the name of a control must be letters, digits, - and _, but got name={self.name!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run, complete: equal jobs give equal histories on one machine.
 
@@ -107,6 +129,8 @@ class Job:
             then delivers a certified model for each, in ``models/``. Empty: the one of the reward alone.
             The reward's own target is what controllers aim at that know one target only.
         budget: Subnets that may be evaluated.
+        controls: Other controllers that search as well, so that the report can say what the run's own one
+            has added. They may be added to a run that is finished.
         racing: Lets subnets that cannot win leave before they have seen all items; None shows all items
             to all. Its seed is set to that of the job. See `check_raceable` for the rewards that it is for;
             the task's metric has to be accuracy.
@@ -123,7 +147,8 @@ class Job:
         BudgetError: If `budget` is less than 1.
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
-        ValueError: If `seed` is negative or above 4294967295, or lengths are given twice.
+        ValueError: If `seed` is negative or above 4294967295, lengths are given twice, or a control is
+            there twice or is the run's own controller.
     """
 
     model: str
@@ -136,6 +161,7 @@ class Job:
     schedule: Schedule = field(default_factory=Schedule)
     target_ratios: tuple[float, ...] = ()
     budget: int = 200
+    controls: tuple[Control, ...] = ()
     racing: Racing | None = None
     seed: int = 0
     pooling: str | None = None
@@ -151,6 +177,7 @@ class Job:
         check_seed(self.seed)
         object.__setattr__(self, "target_ratios", checked_ratios(self.target_ratios))
         _check_serves(self.reward, self.target_ratios)
+        _check_controls(self.controls, self.controller)
         if self.lengths_from_task and self.workload.lengths:
             raise ValueError(
                 "lengths_from_task takes the task's lengths, but the workload has "
@@ -212,6 +239,19 @@ def _check_serves(reward: Reward, ratios: Sequence[float]) -> None:
             f"reward={_describe(reward)} knows no target, so it cannot serve the target ratios "
             f"{', '.join(map(ratio_name, ratios))}; use LatencyTarget, or give it a method at(target_ms)"
         )
+
+
+def _check_controls(controls: Sequence[Control], controller: Controller) -> None:
+    """Refuse comparisons that show nothing."""
+    names = [control.name for control in controls]
+    for control in controls:
+        if names.count(control.name) > 1:
+            raise ValueError(f"every control may stand there once, but {control.name} does twice; drop one")
+        if _describe(control.controller) == _describe(controller):
+            raise ValueError(
+                f"the control {control.name} is the run's own controller, so it would find the same; "
+                "name another one"
+            )
 
 
 def ratio_name(ratio: float) -> str:

@@ -76,7 +76,7 @@ def describe_run(
     """Everything but what is known of the models that were delivered."""
     task, workload = inputs.task, inputs.workload
     front = _front(measured, evaluator, inputs)
-    settings, seconds = job.settings(), folder.seconds()
+    settings = job.settings()
     return {
         "rlnas_version": _version("rlnas"),
         "model": _display_name(job.model),
@@ -105,8 +105,14 @@ def describe_run(
         "regime": inputs.regime and {**inputs.regime.to_dict(), "sentence": str(inputs.regime)},
         "last64_mean_reward": float(np.mean(result.episode_rewards[-LAST_EPISODES:])),
         "item_passes": item_passes(job, folder),
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+        "seconds": total_seconds(folder),
     }
+
+
+def total_seconds(folder: RunFolder) -> dict[str, float]:
+    """Seconds of each phase, and their sum."""
+    seconds = folder.seconds()
+    return {**seconds, "total": round(sum(seconds.values()), 3)}
 
 
 def item_passes(job: Job, folder: RunFolder) -> int:

@@ -92,7 +92,9 @@ def test_a_setting_that_the_run_knew_nothing_of_is_refused(folder):
         folder.open(SETTINGS | {"new": "1"}, resume=True)
 
 
-@pytest.mark.parametrize(("key", "value"), [("budget", "80"), ("allow_foreign_table", "True")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("budget", "80"), ("controls", "(random,)"), ("allow_foreign_table", "True")]
+)
 def test_some_settings_may_change(folder, key, value):
     folder.open(SETTINGS | {key: value}, resume=True)
     assert read_json(folder.config)[key] == value
@@ -114,6 +116,17 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
 def test_a_run_is_finished_for_no_more_than_its_budget(folder, asked, is_finished):
     write_json(folder.summary, {"budget": 40})
     assert folder.is_finished(asked) is is_finished
+
+
+@pytest.mark.parametrize(
+    ("summary", "has"),
+    [({}, False), ({"added": {}}, False), ({"added": {"controls": {"random": 40, "local": 40}}}, True)],
+)
+def test_a_run_knows_its_controls(folder, summary, has):
+    write_json(folder.summary, summary)
+    assert folder.has_controls(["random"]) is has
+    assert folder.has_controls([])
+    assert not folder.has_controls(["random", "tpe"])
 
 
 def test_a_run_without_a_summary_is_not_finished(folder):

@@ -12,7 +12,7 @@ from rlnas.controllers.random import RandomController
 from rlnas.errors import BudgetError, RewardError
 from rlnas.evaluation import Racing
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
-from rlnas.run import DataSource, Job, Schedule
+from rlnas.run import Control, DataSource, Job, Schedule
 from rlnas.run.folder import FREE_TO_CHANGE
 from rlnas.run.job import ratio_name
 from rlnas.workload import Workload
@@ -27,6 +27,7 @@ OTHERS = {
     "device": "cuda:0",
     "target_ratios": (0.25, 0.5),
     "budget": 7,
+    "controls": (Control("evolution", EvolutionController()),),
     "racing": Racing(),
     "seed": 3,
     "pooling": "mean",
@@ -234,3 +235,25 @@ def test_several_targets_need_a_reward_that_knows_one(reward):
 
 def test_a_ratio_is_named_without_needless_digits():
     assert [ratio_name(ratio) for ratio in (0.25, 1.0, 1 / 3)] == ["0.25", "1", "0.333333"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b"])
+def test_the_name_of_a_control_can_be_that_of_a_folder(name):
+    with pytest.raises(ValueError, match=f"letters, digits, - and _, but got name={name!r}"):
+        Control(name, RandomController())
+
+
+def test_a_control_stands_there_once():
+    controls = (
+        Control("one", EvolutionController()),
+        Control("one", EvolutionController(crossover_rate=0.1)),
+    )
+    with pytest.raises(ValueError, match="may stand there once, but one does twice; drop one"):
+        replace(JOB, controls=controls)
+
+
+def test_a_search_is_no_control_of_itself():
+    with pytest.raises(
+        ValueError, match="the control chance is the run's own controller, so it would find"
+    ):
+        replace(JOB, controls=(Control("chance", RandomController()),))

@@ -19,7 +19,7 @@ from rlnas.controllers.random import RandomController
 from rlnas.errors import HistoryError, LatencyTableError, RewardError, RunFolderError
 from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History
-from rlnas.run import DataSource, Job, Schedule, run_job
+from rlnas.run import Control, DataSource, Job, Schedule, run_job
 from rlnas.run.folder import FREE_TO_CHANGE, RunFolder, read_json, write_json
 from rlnas.supernet import FullTrainer
 from rlnas.workload import Workload
@@ -332,6 +332,70 @@ def test_a_larger_budget_adds_to_what_was_spent(world, run):
     assert after["n_configs"] == before["n_configs"] + 4 == BUDGET + 4
     assert after["n_items"] == before["n_items"] + 4 * N_SEARCH
     assert after["flops"] > before["flops"]
+
+
+RANDOM = Control("random", RandomController())
+
+
+def test_controls_search_with_the_same_budget_and_histories_of_their_own(
+    world, finished, tmp_path, monkeypatch
+):
+    path = prepared_run(world, finished, tmp_path / "run")
+    summary = run_job(world.job(controls=(RANDOM,)), path, progress=False)
+    assert rows(path) == rows(finished)
+    added = summary["added"]
+    assert added["controls"] == {"random": BUDGET}
+    assert added["comparisons"][0]["control"]["name"] == "random"
+    monkeypatch.setattr(rlnas.run.pipeline, "deliver", lambda *_, **__: {})
+    alone = prepared_run(world, finished, tmp_path / "alone")
+    run_job(world.job(controller=RandomController()), alone, progress=False)
+    assert rows(path / "controls" / "random") == rows(alone)
+    assert summary["evaluation"]["n_configs"] == BUDGET  # the search's own
+    assert "the control at the same budget of 40, random," in (path / "report.html").read_text()
+
+
+def test_without_controls_the_report_says_how_to_have_one(finished):
+    added = read_json(finished / "summary.json")["added"]
+    assert added["controls"] == {}
+    assert (added["n_start"], added["informed_start"], added["n_items"]) == (16, False, N_SEARCH)
+    assert added["comparisons"][0]["start"] is not None
+    assert "--resume --controls random,evolution" in (finished / "report.html").read_text()
+
+
+def test_controls_are_added_to_a_finished_run_without_delivering_it_again(world, run, monkeypatch):
+    monkeypatch.setattr(rlnas.run.pipeline, "deliver", None)
+    before, kept = read_json(run / "summary.json"), all_files(run / "best")
+    summary = run_job(world.job(controls=(RANDOM,)), run, resume=True, progress=False)
+    assert all_files(run / "best") == kept
+    assert summary == read_json(run / "summary.json")
+    assert {key for key in summary if summary[key] != before[key]} == {"added", "seconds"}
+    assert summary["seconds"]["controls"] > 0
+    assert len(rows(run / "controls" / "random")) == BUDGET
+    assert "random" in (run / "report.html").read_text()
+    # Now it is finished with that control, and with none.
+    monkeypatch.setattr(rlnas.run.pipeline, "prepare_inputs", None)
+    for controls in ((RANDOM,), ()):
+        assert run_job(world.job(controls=controls), run, resume=True, progress=False) == summary
+
+
+def test_a_control_that_is_killed_ends_with_the_history_of_an_unbroken_one(
+    world, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rlnas.run.pipeline, "deliver", lambda *_, **__: {})
+    job = world.job(racing=RACING, controls=(RANDOM,))
+    whole = prepared_run(world, finished, tmp_path / "whole")
+    run_job(job, whole, progress=False)
+    broken = prepared_run(world, finished, tmp_path / "broken")
+    n_batches = -(-BUDGET // 16)
+    with dying(SupernetEvaluator, "__call__", n_batches + 2):
+        run_job(job, broken, progress=False)
+    assert 0 < len(rows(broken / "controls" / "random")) < BUDGET
+    run_job(job, broken, resume=True, progress=False)
+    assert rows(broken / "controls" / "random") == rows(whole / "controls" / "random")
+    # Its races do not know of the search's.
+    alone = prepared_run(world, finished, tmp_path / "alone")
+    run_job(world.job(racing=RACING, controller=RandomController()), alone, progress=False)
+    assert rows(whole / "controls" / "random") == rows(alone)
 
 
 SHARED = Path(os.environ.get("RLNAS_TEST_DATA") or ROOT.parent / "shared" / "data")

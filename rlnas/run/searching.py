@@ -1,0 +1,125 @@
+"""The search of a run, and those of its controls, each with a history of its own in the run folder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from rlnas.evaluation import SupernetEvaluator
+from rlnas.loop import search
+from rlnas.run.accounting import read_cost, write_cost
+from rlnas.run.folder import FREE_TO_CHANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rlnas.history import Result
+    from rlnas.protocols import Controller
+    from rlnas.run.folder import RunFolder
+    from rlnas.run.inputs import Inputs
+    from rlnas.run.job import Job
+    from rlnas.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        result: Its trials.
+        n_first: Trials of the first batch that its controller proposed.
+    """
+
+    result: Result
+    n_first: int
+
+
+def make_evaluator(job: Job, inputs: Inputs) -> SupernetEvaluator:
+    """What judges subnets: the same for the search and for its controls."""
+    return SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, racing=job.racing)
+
+
+def run_search(
+    job: Job, inputs: Inputs, evaluator: SupernetEvaluator, folder: RunFolder, *, progress: bool
+) -> Searched:
+    """Let the controller search; the history lies in the folder, and beside it what it has cost."""
+    spent_before = read_cost(folder)
+    return _search(
+        job,
+        inputs,
+        evaluator,
+        job.controller,
+        folder.path,
+        name="search",
+        note=lambda: write_cost(folder, spent_before + evaluator.cost),
+        progress=progress,
+    )
+
+
+def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool) -> dict[str, Result]:
+    """Let every control search: the same judge, budget and seed; histories in ``controls/``.
+
+    Each has an evaluator of its own, as races remember what they have seen.
+
+    Returns:
+        What each found, by name.
+    """
+    results = {}
+    for control in job.controls:
+        searched = _search(
+            job,
+            inputs,
+            make_evaluator(job, inputs),
+            control.controller,
+            folder.controls / control.name,
+            name=f"control {control.name}",
+            note=lambda: None,
+            progress=progress,
+        )
+        results[control.name] = searched.result
+        logger.info("control %s: %d subnets evaluated", control.name, len(searched.result.trials))
+    return results
+
+
+def _search(
+    job: Job,
+    inputs: Inputs,
+    evaluator: SupernetEvaluator,
+    controller: Controller,
+    path: Path,
+    *,
+    name: str,
+    note: Callable[[], None],
+    progress: bool,
+) -> Searched:
+    own = ("seed", "reward", "controller", *FREE_TO_CHANGE)  # the search records the first three itself
+    settings = {key: value for key, value in job.settings().items() if key not in own}
+    sizes: list[int] = []
+    with tqdm(total=job.budget, desc=name, disable=not progress) as bar:
+
+        def show(n_done: int, best: Trial) -> None:
+            sizes.append(n_done)
+            note()
+            bar.set_postfix_str(f"best: reward {best.reward:.4f}", refresh=False)
+            bar.update(n_done - bar.n)
+
+        result = search(
+            inputs.space,
+            evaluator,
+            job.reward,
+            controller,
+            budget=job.budget,
+            seed=job.seed,
+            path=path,
+            target_ratios=job.target_ratios,
+            resume=True,  # the folder has made sure that what lies there is this job's
+            settings=settings,
+            progress=show,
+        )
+    return Searched(result, sizes[0] if sizes else 0)
