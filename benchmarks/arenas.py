@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rlnas.pareto import hypervolume
-from rlnas.tabular import BenchEvaluator, TabularBench, load_bench
+from rlnas.tabular import BenchEvaluator, SyntheticBench, TabularBench, load_bench, load_synthetic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     FloatArray = npt.NDArray[np.float64]
 
 SUFFIX = ".rlnasbench"
+SYNTHETIC_SUFFIX = ".synthetic.json"
 
 
 class KnowingEvaluator(Protocol):
@@ -169,20 +170,91 @@ class TableArena:
         return self._known[seed]
 
 
+@dataclass(frozen=True, eq=False)
+class SyntheticArena:
+    """A synthetic bench: methods see noise, the formula without noise judges.
+
+    Attributes:
+        bench: The formulas.
+    """
+
+    bench: SyntheticBench
+
+    @property
+    def name(self) -> str:
+        """The task; says that it is synthetic."""
+        return self.bench.name
+
+    @property
+    def space(self) -> SearchSpace:
+        """What methods choose from."""
+        return self.bench.space
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        return self.bench.chance
+
+    @property
+    def latency(self) -> LatencyModel:
+        """The bench's latency."""
+        return self.bench.latency
+
+    def evaluator(self, seed: int) -> KnowingEvaluator:
+        """Answers with noise."""
+        return self.bench.evaluator(seed)
+
+    def judge(self, configs: Sequence[SubnetConfig], seed: int) -> FloatArray:
+        """Accuracies without noise."""
+        del seed
+        return self.bench.accuracy(configs)
+
+    def truth(self, seed: int) -> str:
+        """The formula."""
+        del seed
+        return "noise-free"
+
+    def optimum(self, target_ms: float, seed: int) -> float:
+        """The best that a long search found within a latency; methods may find better ones."""
+        del seed
+        latencies_ms, accuracies = self._best_known
+        # A subnet that was found at this very target is within it, but for the last digit.
+        return float(accuracies[latencies_ms <= target_ms * (1 + 1e-9)].max())
+
+    def exhaustive(self, target_ms: float, seed: int) -> None:
+        """Nobody can see every subnet."""
+        del target_ms, seed
+
+    def best_area(self, seed: int) -> float:
+        """Hypervolume of what a long search found."""
+        del seed
+        return area(*self._best_known, self)
+
+    @cached_property
+    def _best_known(self) -> tuple[FloatArray, FloatArray]:
+        actions = self.bench.best_known
+        return self.bench.latency.model.predict(actions), self.bench.surface.accuracy(actions)
+
+
 def load_arenas(folder: Path, names: Sequence[str] | None, latency: str | None) -> list[Arena]:
-    """The arenas of a folder, in the order of their names.
+    """The arenas of a folder, tables first, in the order of their names.
 
     Args:
         folder: Holds the files of rlnas-bench.
         names: Only these; by default all.
-        latency: Name of the latency to search with, or None for each file's first.
+        latency: Name of the latency to search with in tables, or None for each file's first.
 
     Raises:
         SystemExit: If one is not there.
     """
-    paths = {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-    chosen = list(paths) if names is None else list(names)
-    missing = [name for name in chosen if name not in paths]
+    loaders: dict[str, Callable[[], Arena]] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        loaders[path.name.removesuffix(SUFFIX)] = lambda path=path: TableArena(load_bench(path), latency)
+    for path in sorted(folder.glob(f"*{SYNTHETIC_SUFFIX}")):
+        name = path.name.removesuffix(SYNTHETIC_SUFFIX)
+        loaders[name] = lambda path=path: SyntheticArena(load_synthetic(path))
+    chosen = list(loaders) if names is None else list(names)
+    missing = [name for name in chosen if name not in loaders]
     if missing or not chosen:
-        raise SystemExit(f"{folder} holds {', '.join(paths) or 'no bench'}, but not {', '.join(missing)}")
-    return [TableArena(load_bench(paths[name]), latency) for name in chosen]
+        raise SystemExit(f"{folder} holds {', '.join(loaders) or 'no bench'}, but not {', '.join(missing)}")
+    return [loaders[name]() for name in chosen]
