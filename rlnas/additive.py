@@ -29,10 +29,10 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdditiveModel:
-    """The value of the smallest member, and what every choice adds to it.
+    """A value that all members share, and what every choice adds to it.
 
     Attributes:
-        base: Value of the space's smallest member.
+        base: What the sum gives for the space's smallest member.
         parts: For each position i an array of shape ``(nvec[i],)``: what its options add; the first
             entry is 0.
     """
@@ -42,24 +42,26 @@ class AdditiveModel:
 
     @classmethod
     def probe(cls, space: SearchSpace, model: Model) -> AdditiveModel:
-        """Ask for the smallest member and for all that differ from it in one position.
+        """Ask for the largest member and for all that differ from it in one position.
 
-        Exact where the model adds up over positions; else the first-order view from the smallest.
+        Exact where the model adds up over positions; else the first-order view from the largest. A model
+        that only sets the smallest member apart, as latency tables do, still counts as a sum.
 
         Args:
             space: Where actions come from.
             model: One number per config.
         """
         nvec = space.nvec
-        smallest = [0] * len(nvec)
-        actions = [tuple(smallest)]
-        for position, n_options in enumerate(nvec):
-            for option in range(1, n_options):
-                actions.append((*smallest[:position], option, *smallest[position + 1 :]))
+        largest = [n - 1 for n in nvec]
+        actions = [
+            (*largest[:position], option, *largest[position + 1 :])
+            for position, n_options in enumerate(nvec)
+            for option in range(n_options)
+        ]
         values = np.asarray(model([space.decode(action) for action in actions]), dtype=np.float64)
-        base = float(values[0])
-        cuts = np.cumsum([n - 1 for n in nvec])[:-1]
-        parts = tuple(np.concatenate([[0.0], part - base]) for part in np.split(values[1:], cuts))
+        rows = np.split(values, np.cumsum(nvec)[:-1])
+        parts = tuple(row - row[0] for row in rows)
+        base = float(values[-1]) - sum(float(part[-1]) for part in parts)
         return cls(base, parts)
 
     @classmethod

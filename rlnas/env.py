@@ -80,7 +80,7 @@ class LatencyBudget:
             self.reference_ms = float(largest_ms) if problem.reference_ms is None else problem.reference_ms
 
     def add_up(self) -> None:
-        """Predict by sums from now on, where the model is one: the same but for rounding, and far faster."""
+        """Predict by sums from now on, where the model is one: the same but for rounding, far faster."""
         if self._latency is not None:
             self._sums = AdditiveModel.exact(self._space, self._latency)
 

@@ -524,7 +524,8 @@ class ChoiceSpace:
         smallest, largest = self.options[0], self.options[-1]
         if not all(_holds(option, smallest) and _holds(largest, option) for option in self.options):
             raise InvalidSpaceError(
-                f"options must begin with the smallest in both sizes and end with the largest, but got {listed}"
+                "options must begin with the smallest in both sizes and end with the largest, "
+                f"but got {listed}"
             )
 
     @classmethod

@@ -29,7 +29,19 @@ def test_parts_start_at_nothing_and_have_an_entry_per_option():
     sums = AdditiveModel.probe(SPACE, additive_task(SPACE).latency)
     assert [len(part) for part in sums.parts] == list(SPACE.nvec)
     assert all(part[0] == 0 for part in sums.parts)
-    assert sums.base == additive_task(SPACE).latency([SPACE.smallest()])[0]
+    assert sums.base == pytest.approx(additive_task(SPACE).latency([SPACE.smallest()])[0], rel=1e-12)
+
+
+def test_a_smallest_member_of_its_own_kind_does_not_matter():
+    task = additive_task(SPACE)
+
+    def table(configs):
+        return [
+            7.0 if c == SPACE.smallest() else ms
+            for c, ms in zip(configs, task.latency(configs), strict=True)
+        ]
+
+    assert AdditiveModel.exact(SPACE, table) is not None
 
 
 def product_of_depth(configs):

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import random
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from rlnas.controllers.randomness import Randomness
 from rlnas.controllers.vec_env import SubnetVecEnv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -110,7 +108,7 @@ class PPOController:
         Raises:
             InfeasibleTargetError: If the budget is hard and even the smallest subnet breaks it.
         """
-        randomness = _Randomness()
+        randomness = Randomness()
         n_positions = len(problem.space.nvec)
         n_seen = 0
 
@@ -193,71 +191,3 @@ def _logger(folder: Path | None) -> Logger:
     if importlib.util.find_spec("tensorboard") is not None:
         formats.append("tensorboard")
     return configure(str(folder), formats)
-
-
-class _Randomness:
-    """Keeps the global generators that SB3 draws from apart from the caller's."""
-
-    def __init__(self) -> None:
-        self._callers = _GlobalState.capture()
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """The policy's side: whatever is drawn or seeded here is undone at the end."""
-        self._callers = _GlobalState.capture()
-        torch.set_num_threads(1)  # one order of summation everywhere, and the fastest for this size
-        try:
-            yield
-        finally:
-            self._callers.restore()
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Back on the caller's side for a while, from within `inside`."""
-        policys = _GlobalState.capture()
-        self._callers.restore()
-        try:
-            yield
-        finally:
-            self._callers = _GlobalState.capture()
-            policys.restore()
-
-
-@dataclass(frozen=True, slots=True)
-class _GlobalState:
-    """Generators and settings of the process that training a policy touches."""
-
-    python: tuple[Any, ...]
-    numpy: Any
-    torch_cpu: torch.Tensor
-    torch_cuda: tuple[torch.Tensor, ...]
-    n_threads: int
-    cudnn: tuple[bool, bool]
-
-    @classmethod
-    def capture(cls) -> _GlobalState:
-        """The state as it is."""
-        return cls(
-            python=random.getstate(),
-            numpy=np.random.get_state(),
-            torch_cpu=torch.get_rng_state(),
-            torch_cuda=_cuda_states(),
-            n_threads=torch.get_num_threads(),
-            cudnn=(torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
-        )
-
-    def restore(self) -> None:
-        """Make the process as it was."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        torch.set_rng_state(self.torch_cpu)
-        for device, state in enumerate(self.torch_cuda):
-            torch.cuda.set_rng_state(state, device)
-        torch.set_num_threads(self.n_threads)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.cudnn
-
-
-def _cuda_states() -> tuple[torch.Tensor, ...]:
-    # Asking for the state of a device starts CUDA; where nothing has started it, there is none.
-    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch has no hint here
-    return tuple(torch.cuda.get_rng_state_all()) if started else ()

@@ -35,8 +35,8 @@ class SubnetVecEnv(VecEnv):
         evaluate: Judges configs; called once per n episodes.
         n_envs: Number of episodes n.
         hard_budget: Whether actions are clipped to the target.
-        draw_targets: Given n, the latency targets in milliseconds of n new episodes; by default all
-            have the problem's own.
+        draw_targets: Given n, the latency targets in milliseconds of n new episodes, None
+            meaning the problem's own, as all have by default.
         add_up: See `rlnas.env.EpisodeDynamics`.
 
     Attributes:
@@ -55,7 +55,7 @@ class SubnetVecEnv(VecEnv):
         n_envs: int = 16,
         hard_budget: bool = True,
         *,
-        draw_targets: Callable[[int], Sequence[float]] | None = None,
+        draw_targets: Callable[[int], Sequence[float | None]] | None = None,
         add_up: bool = False,
     ) -> None:
         self._evaluate = evaluate
@@ -67,10 +67,22 @@ class SubnetVecEnv(VecEnv):
             n_envs, observation_space(self._dynamics), spaces.Discrete(self._dynamics.n_actions)
         )
 
+    @property
+    def n_positions(self) -> int:
+        """Steps of an episode."""
+        return self._dynamics.n_positions
+
+    @property
+    def actions(self) -> npt.NDArray[np.int64]:
+        """The decisions of the episodes so far, shape ``(n, p)``; 0 where nothing is decided yet."""
+        return self._dynamics.actions
+
     def reset(self) -> Observation:
         """Start all episodes; the options of ``set_options`` (``target_ms``) hold for these only."""
         drawn = self._drawn()
-        asked = [options.get("target_ms", target) for options, target in zip(self._options, drawn, strict=True)]
+        asked = [
+            options.get("target_ms", target) for options, target in zip(self._options, drawn, strict=True)
+        ]
         observations = self._dynamics.reset(asked)
         self.reset_infos = [{} for _ in range(self.num_envs)]
         self._reset_seeds()

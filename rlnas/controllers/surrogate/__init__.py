@@ -1,0 +1,24 @@
+"""Controllers that learn a light model of the accuracy between true evaluations."""
+
+from rlnas.controllers.surrogate.controller import (
+    AutoController,
+    SurrogateEvolutionController,
+    SurrogateLocalController,
+    SurrogatePPOController,
+    SurrogateSettings,
+)
+from rlnas.controllers.surrogate.knowledge import expected_rewards
+from rlnas.controllers.surrogate.policy import PolicySettings, TargetPolicy
+from rlnas.controllers.surrogate.warm_start import WarmStart
+
+__all__ = [
+    "AutoController",
+    "PolicySettings",
+    "SurrogateEvolutionController",
+    "SurrogateLocalController",
+    "SurrogatePPOController",
+    "SurrogateSettings",
+    "TargetPolicy",
+    "WarmStart",
+    "expected_rewards",
+]

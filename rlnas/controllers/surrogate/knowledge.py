@@ -1,0 +1,216 @@
+"""What a search knows so far: its trials, a model of them, and what it predicts of others."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlnas.controllers.surrogate.ensemble import N_FOLDS, Ensemble
+from rlnas.controllers.surrogate.features import Features
+from rlnas.env import LatencyBudget
+from rlnas.metrics import Metrics
+from rlnas.trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlnas.controllers.surrogate.warm_start import WarmStart
+    from rlnas.env import FloatArray, IntArray
+    from rlnas.protocols import Problem, Reward
+    from rlnas.space import SearchSpace, SubnetConfig
+
+MIN_FITTED = 2 * N_FOLDS
+"""Trials below which nothing is fitted."""
+
+NEAR = 1e-9
+"""Relative difference up to which a reward counts as computed from accuracy and latency alone."""
+
+
+class Knowledge:
+    """Trials and the ensemble that was fitted to them last.
+
+    The ensemble models the accuracy, and rewards follow from that and from the exact latency. Where
+    a reward looks at something else, the reward itself is modelled, and targets make no difference.
+
+    Args:
+        problem: What is known beforehand.
+        gate: Rank correlation in cross-validation from which the ensemble is trusted, in [-1, 1].
+        seed: Of the folds.
+        prior: An earlier search whose accuracies the ensemble starts from, or None.
+
+    Attributes:
+        models_reward: Whether it is the reward that is modelled.
+        ensemble: None before `fit`.
+        budget: Latencies of actions, and their bounds.
+    """
+
+    def __init__(self, problem: Problem, gate: float, seed: int, prior: WarmStart | None = None) -> None:
+        self._problem = problem
+        self._gate = gate
+        self._seed = seed
+        self._prior = None if prior is None else prior.model(problem)
+        self._features = Features(problem.space, problem.kept_importance)
+        self._trials: dict[bytes, Trial] = {}
+        self._actions: list[IntArray] = []
+        self._rewards: dict[float, Reward] = {}
+        self._line = np.array([0.0, 0.0])
+        self.models_reward = False
+        self.ensemble: Ensemble | None = None
+        self.budget = LatencyBudget(problem)
+        self.budget.add_up()
+
+    @property
+    def space(self) -> SearchSpace:
+        """Where the subnets come from."""
+        return self._problem.space
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Distinct trials in the order in which they were learnt."""
+        return list(self._trials.values())
+
+    @property
+    def actions(self) -> IntArray:
+        """Their actions, shape ``(n, p)``."""
+        shape = (len(self._actions), len(self._problem.space.nvec))
+        return np.array(self._actions, dtype=np.int64).reshape(shape)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the ensemble ranks unseen subnets well enough to train on."""
+        return self.ensemble is not None and self.ensemble.rank_correlation >= self._gate
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Take note of judged subnets."""
+        for trial in trials:
+            action = np.array(self._problem.space.encode(trial.config), dtype=np.int64)
+            if action.tobytes() not in self._trials:
+                self._trials[action.tobytes()] = trial
+                self._actions.append(action)
+                self.models_reward |= not self._is_reproduced(trial)
+
+    def is_known(self, action: IntArray) -> bool:
+        """Whether an action was judged."""
+        return action.tobytes() in self._trials
+
+    def fit(self) -> None:
+        """Fit the ensemble to all trials."""
+        if len(self) < MIN_FITTED:
+            return
+        actions = self.actions
+        values = np.array([self._value(trial) for trial in self._trials.values()])
+        if self._prior is not None:
+            expected = self._prior(actions)
+            flat = np.array([0.0, values.mean()])
+            self._line = np.polyfit(expected, values, 1) if np.ptp(expected) else flat
+            values = values - np.polyval(self._line, expected)
+        self.ensemble = Ensemble.fit(self._features(actions), values, self._seed)
+
+    def predict(self, actions: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Expected value (accuracy, or reward) of actions and how unsure it is, each of shape ``(k,)``."""
+        if self.ensemble is None:
+            raise RuntimeError("fit before predict")
+        prediction = self.ensemble.predict(self._features(actions))
+        mean = prediction.mean
+        if self._prior is not None:
+            mean = mean + np.polyval(self._line, self._prior(actions))
+        return mean, prediction.std
+
+    def rewards(self, actions: IntArray, targets_ms: FloatArray, optimism: float = 0.0) -> FloatArray:
+        """Predicted rewards.
+
+        Args:
+            actions: Shape ``(k, p)``.
+            targets_ms: Shape ``(k,)``: the target of each; NaN takes the reward as it is.
+            optimism: Standard deviations that are added to the expected value.
+        """
+        mean, std = self.predict(actions)
+        values = mean + optimism * std
+        if self.models_reward:
+            return values
+        latencies = self.budget.predict(actions)
+        return np.array(
+            [
+                self._reward(Metrics(value, latency_ms), target_ms)
+                for value, latency_ms, target_ms in zip(values, latencies, targets_ms, strict=True)
+            ]
+        )
+
+    def imagine(self, configs: Sequence[SubnetConfig], actions: IntArray) -> list[Trial]:
+        """Predicted trials, numbered -1; their rewards are those of the problem's own target."""
+        values, _ = self.predict(actions)
+        if self.models_reward:
+            pairs = zip(configs, values.tolist(), strict=True)
+            return [Trial(-1, config, Metrics(value), value) for config, value in pairs]
+        latencies = self.budget.predict(actions)
+        metrics = [Metrics(value, latency) for value, latency in zip(values, latencies, strict=True)]
+        reward = self._problem.reward
+        return [Trial(-1, c, m, float(reward(m))) for c, m in zip(configs, metrics, strict=True)]
+
+    def best_rewards(self, targets_ms: FloatArray) -> FloatArray:
+        """The greatest predicted reward among the trials within each target, shape as `targets_ms`.
+
+        Where no trial is within a target, that of the fastest.
+        """
+        actions = self.actions
+        latencies = self.budget.predict(actions)
+        best = []
+        for target_ms in targets_ms:
+            within = ~(latencies > target_ms)  # NaN: no target or no latency, so everything is
+            rows = np.flatnonzero(within) if within.any() else np.array([np.argmin(latencies)])
+            best.append(self.rewards(actions[rows], np.full(len(rows), target_ms)).max())
+        return np.array(best)
+
+    def _reward(self, metrics: Metrics, target_ms: float) -> float:
+        if math.isnan(target_ms):
+            return float(self._problem.reward(metrics))
+        if target_ms not in self._rewards:
+            self._rewards[target_ms] = self._problem.reward_for(float(target_ms))
+        return float(self._rewards[target_ms](metrics))
+
+    def _value(self, trial: Trial) -> float:
+        return trial.reward if self.models_reward else trial.metrics.accuracy
+
+    def _is_reproduced(self, trial: Trial) -> bool:
+        """Whether the reward follows from accuracy and latency."""
+        bare = Metrics(trial.metrics.accuracy, trial.metrics.latency_ms)
+        try:
+            found = float(self._problem.reward(bare))
+        except Exception:
+            return False
+        return abs(found - trial.reward) <= NEAR * max(1.0, abs(trial.reward))
+
+
+def expected_rewards(
+    problem: Problem, trials: Sequence[Trial], target_ms: float | None = None
+) -> FloatArray:
+    """What trials are worth once the luck of their items is averaged out.
+
+    The best of many noisy accuracies flatters. A surrogate fitted to all trials looks at each one in the
+    light of those that resemble it.
+
+    Args:
+        problem: What is known beforehand.
+        trials: At least one; of fewer than ten nothing is fitted, and their own rewards are given.
+        target_ms: The latency target of the rewards; by default the problem's own.
+
+    Returns:
+        Shape ``(n,)``.
+
+    Raises:
+        RewardError: If the reward knows no other target.
+    """
+    target = problem.target_ms if target_ms is None else target_ms
+    knowledge = Knowledge(problem, gate=0.0, seed=0)
+    knowledge.learn(trials)
+    knowledge.fit()
+    if knowledge.ensemble is None or not knowledge.is_trusted:
+        reward = problem.reward if target is None else problem.reward_for(target)
+        return np.array([float(reward(trial.metrics)) for trial in trials])
+    actions = np.array([problem.space.encode(trial.config) for trial in trials], dtype=np.int64)
+    return knowledge.rewards(actions, np.full(len(actions), math.nan if target is None else target))

@@ -1,0 +1,181 @@
+"""Where candidates for a true evaluation come from: the policy, or a search on the surrogate.
+
+The other two are what the policy has to be compared with: the same model, the same choice of what to
+evaluate, but its best subnets found by local search or by evolution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlnas.controllers.feasible import FeasibleSampler
+    from rlnas.controllers.surrogate.knowledge import Knowledge
+    from rlnas.controllers.surrogate.policy import PolicyTrainer
+    from rlnas.env import FloatArray, IntArray
+    from rlnas.protocols import Evaluate
+    from rlnas.trial import Trial
+
+N_PARENTS = 8
+"""Known subnets of highest predicted reward from which local search and evolution start."""
+
+
+class Proposer(Protocol):
+    """Looks for subnets that the surrogate thinks well of."""
+
+    def train(self, n_steps: int) -> None:
+        """Learn from what was fitted last."""
+
+    def propose(self, target_ms: float, n: int) -> IntArray:
+        """Candidates for a target (NaN: none), shape ``(k, p)``, k about n; none is slower."""
+
+    def explore(self, evaluate: Evaluate) -> list[Trial]:
+        """Go on without a surrogate: propose a batch, have it judged, learn from it."""
+
+
+class PolicyProposer:
+    """Samples of the policy."""
+
+    def __init__(self, trainer: PolicyTrainer) -> None:
+        self._trainer = trainer
+
+    def train(self, n_steps: int) -> None:
+        """Train the policy on the surrogate."""
+        self._trainer.train(n_steps)
+
+    def propose(self, target_ms: float, n: int) -> IntArray:
+        """The greedy episode and n - 1 drawn ones."""
+        policy = self._trainer.policy
+        greedy = policy.sample([target_ms], greedy=True)
+        return np.concatenate([greedy, policy.sample([target_ms] * max(1, n - 1))])
+
+    def explore(self, evaluate: Evaluate) -> list[Trial]:
+        """One rollout of plain PPO."""
+        return self._trainer.explore(evaluate)
+
+
+class _OnSurrogate:
+    """What local search and evolution share: known parents, bounds, and going on without a model."""
+
+    def __init__(
+        self, knowledge: Knowledge, nvec: Sequence[int], sampler: FeasibleSampler, n_blind: int, seed: int
+    ) -> None:
+        self._knowledge = knowledge
+        self._nvec = np.asarray(nvec, dtype=np.int64)
+        self._sampler = sampler
+        self._n_blind = n_blind
+        self._rng = np.random.default_rng(seed)
+
+    def train(self, n_steps: int) -> None:
+        """There is nothing to train."""
+
+    def explore(self, evaluate: Evaluate) -> list[Trial]:
+        """Mutants of the best known subnets."""
+        best = sorted(self._knowledge.trials, key=lambda trial: -trial.reward)[:N_PARENTS]
+        space = self._knowledge.space
+        parents = np.array([space.encode(trial.config) for trial in best], dtype=np.int64)
+        children = self._mutated(parents[self._rng.integers(len(parents), size=self._n_blind)])
+        return evaluate([space.decode(a) for a in self._sampler.repair(children).tolist()])
+
+    def _parents(self, target_ms: float, n: int) -> IntArray:
+        """Known subnets within a target, those of highest predicted reward; the smallest where none is."""
+        actions = self._within(self._knowledge.actions, target_ms)
+        if not len(actions):
+            return np.zeros((1, len(self._nvec)), dtype=np.int64)
+        rewards = self._rewards(actions, target_ms)
+        return actions[np.argsort(-rewards, kind="stable")[:n]]
+
+    def _within(self, actions: IntArray, target_ms: float) -> IntArray:
+        latencies = self._knowledge.budget.predict(actions)
+        return actions[~(latencies > target_ms)]  # a comparison with NaN is false
+
+    def _rewards(self, actions: IntArray, target_ms: float) -> FloatArray:
+        return self._knowledge.rewards(actions, np.full(len(actions), target_ms))
+
+    def _mutated(self, actions: IntArray) -> IntArray:
+        """Copies with at least one position, and one in p on average, drawn anew."""
+        mutated = actions.copy()
+        chosen = self._rng.random(mutated.shape) < 1.0 / len(self._nvec)
+        chosen[np.arange(len(mutated)), self._rng.integers(len(self._nvec), size=len(mutated))] = True
+        drawn = self._rng.integers(self._nvec, size=mutated.shape)
+        return np.where(chosen, drawn, mutated)
+
+
+class LocalProposer(_OnSurrogate):
+    """Steepest ascent on the surrogate: one position, or two in exchange, at a time."""
+
+    def propose(self, target_ms: float, n: int) -> IntArray:
+        """The last neighbourhoods of climbs from the best known subnets."""
+        found = [self._climb(start, target_ms) for start in self._parents(target_ms, N_PARENTS)]
+        visited = np.unique(np.concatenate(found), axis=0)
+        rewards = self._rewards(visited, target_ms)
+        return visited[np.argsort(-rewards, kind="stable")[:n]]
+
+    def _climb(self, start: IntArray, target_ms: float) -> IntArray:
+        at = start
+        reward = float(self._rewards(at[None], target_ms)[0])
+        while True:
+            around = self._within(self._neighbours(at), target_ms)
+            if not len(around):
+                return at[None]
+            rewards = self._rewards(around, target_ms)
+            best = int(np.argmax(rewards))
+            if rewards[best] <= reward:
+                return np.concatenate([at[None], around])
+            at, reward = around[best], float(rewards[best])
+
+    def _neighbours(self, action: IntArray) -> IntArray:
+        """All that differ in one position, and those with one option more here and one less there."""
+        rows = []
+        for position, n_options in enumerate(self._nvec):
+            changed = np.repeat(action[None], n_options, axis=0)
+            changed[:, position] = np.arange(n_options)
+            rows.append(changed[np.arange(n_options) != action[position]])
+        up, down = np.nonzero(np.ones((len(action), len(action))) - np.eye(len(action)))
+        exchanged = np.repeat(action[None], len(up), axis=0)
+        exchanged[np.arange(len(up)), up] += 1
+        exchanged[np.arange(len(up)), down] -= 1
+        inside = ((exchanged >= 0) & (exchanged < self._nvec)).all(axis=1)
+        return np.concatenate([*rows, exchanged[inside]])
+
+
+class EvolutionProposer(_OnSurrogate):
+    """Evolution on the surrogate: crossover and mutation, survival of the best."""
+
+    n_generations = 12
+
+    def propose(self, target_ms: float, n: int) -> IntArray:
+        """The last population, bred from the best known subnets."""
+        population = self._parents(target_ms, n)
+        for _ in range(self.n_generations):
+            mothers, fathers = (population[self._rng.integers(len(population), size=n)] for _ in range(2))
+            crossed = np.where(self._rng.random(mothers.shape) < 0.5, mothers, fathers)
+            children = self._within(self._mutated(crossed), target_ms)
+            everybody = np.unique(np.concatenate([population, children]), axis=0)
+            rewards = self._rewards(everybody, target_ms)
+            population = everybody[np.argsort(-rewards, kind="stable")[:n]]
+        return population
+
+
+class MixedProposer:
+    """The candidates of several proposers together; the first one goes on where there is no model."""
+
+    def __init__(self, proposers: Sequence[Proposer]) -> None:
+        self._proposers = tuple(proposers)
+
+    def train(self, n_steps: int) -> None:
+        """Let each learn."""
+        for proposer in self._proposers:
+            proposer.train(n_steps)
+
+    def propose(self, target_ms: float, n: int) -> IntArray:
+        """About n candidates of each."""
+        return np.concatenate([proposer.propose(target_ms, n) for proposer in self._proposers])
+
+    def explore(self, evaluate: Evaluate) -> list[Trial]:
+        """As the first one does."""
+        return self._proposers[0].explore(evaluate)

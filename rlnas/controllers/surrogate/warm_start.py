@@ -1,0 +1,118 @@
+"""An earlier search, taken as the start of another one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlnas.controllers.surrogate.ensemble import N_FOLDS, Ensemble
+from rlnas.controllers.surrogate.features import Features
+from rlnas.errors import HistoryError
+from rlnas.history import History
+from rlnas.pareto import is_pareto_optimal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rlnas.env import FloatArray, IntArray
+    from rlnas.protocols import Problem
+    from rlnas.trial import Trial
+
+POLICY = "policy"
+"""Folder of the policy in a run folder."""
+
+MIN_TRIALS = 2 * N_FOLDS
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """The trials of an earlier search and the policy that it left.
+
+    Attributes:
+        digest: Of the trials; equal digests mean equal starts.
+        trials: In their order.
+        policy: Folder of the saved policy, or None if there is none.
+    """
+
+    digest: str
+    trials: tuple[Trial, ...] = field(repr=False)
+    policy: Path | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def read(cls, run_folder: str | Path) -> WarmStart:
+        """Read the history and look for the policy of a run.
+
+        Raises:
+            HistoryError: If there is no history, it is damaged, or it holds too few trials.
+        """
+        folder = Path(run_folder)
+        with History.read(folder) as history:
+            trials = history.trials
+        policy = folder / POLICY
+        return cls.of(trials, policy if policy.is_dir() else None, name=str(run_folder))
+
+    @classmethod
+    def of(
+        cls, trials: tuple[Trial, ...], policy: Path | None = None, name: str = "the history"
+    ) -> WarmStart:
+        """The same, of trials at hand.
+
+        Raises:
+            HistoryError: If there are too few trials.
+        """
+        complete = tuple(trial for trial in trials if not trial.metrics.raced_out)
+        if len(complete) < MIN_TRIALS:
+            raise HistoryError(
+                f"a warm start needs at least {MIN_TRIALS} trials that were judged on all items, "
+                f"but {name} holds {len(complete)}; start without it, or from a longer run"
+            )
+        text = "\n".join(f"{trial.config.to_json()} {trial.metrics.accuracy!r}" for trial in complete)
+        return cls(hashlib.sha256(text.encode()).hexdigest()[:16], complete, policy)
+
+    def model(self, problem: Problem) -> Callable[[IntArray], FloatArray]:
+        """What the earlier search would expect of actions of this problem's space.
+
+        Raises:
+            HistoryError: If too few of its subnets belong to this space.
+        """
+        members = self._members(problem)
+        features = Features(problem.space)
+        actions = np.array([problem.space.encode(trial.config) for trial in members], dtype=np.int64)
+        values = np.array([trial.metrics.accuracy for trial in members])
+        ensemble = Ensemble.fit(features(actions), values, seed=0)
+        return lambda asked: ensemble.predict(features(asked)).mean
+
+    def best_actions(self, problem: Problem, n: int) -> IntArray:
+        """The earlier search's Pareto front in this problem's latencies, thinned evenly.
+
+        Args:
+            problem: Its latency model is asked; without one, the most accurate subnets are taken.
+            n: Most actions to give.
+
+        Returns:
+            Shape ``(k, p)``, by ascending latency.
+        """
+        members = self._members(problem)
+        accuracies = np.array([trial.metrics.accuracy for trial in members])
+        configs = [trial.config for trial in members]
+        if problem.latency is None:
+            rows = np.argsort(-accuracies, kind="stable")[:n]
+        else:
+            latencies = np.asarray(problem.latency(configs), dtype=np.float64)
+            front = np.flatnonzero(is_pareto_optimal(np.stack([latencies, -accuracies], axis=1)))
+            front = front[np.argsort(latencies[front], kind="stable")]
+            rows = front[np.unique(np.linspace(0, len(front) - 1, min(n, len(front))).round().astype(int))]
+        return np.array([problem.space.encode(configs[row]) for row in rows], dtype=np.int64)
+
+    def _members(self, problem: Problem) -> list[Trial]:
+        members = [trial for trial in self.trials if trial.config in problem.space]
+        if len(members) < MIN_TRIALS:
+            raise HistoryError(
+                f"only {len(members)} of the warm start's {len(self.trials)} subnets belong to this "
+                f"search's space, and {MIN_TRIALS} are needed; search the same space, or start without it"
+            )
+        return members
