@@ -38,8 +38,13 @@ def added_sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def _start_sentence(added: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     kind = "informed start" if added["informed_start"] else "start"
-    what = f"the best of its {kind}, the first {number(added['n_start'], 0)} trials,"
-    return _added_sentence(entry["winner"], entry["start"], what) if entry["start"] else ""
+    what = f"the best of its {kind}, the first {number(added['n_start'], 0)} trials"
+    winner, start = entry["winner"], entry["start"]
+    if not start:
+        return ""
+    if start["trial"] == winner["trial"]:
+        return f"The winner, trial {winner['trial']}, is {what}: beside that the search added nothing."
+    return _added_sentence(winner, start, f"{what},")
 
 
 def _control_sentence(summary: Mapping[str, Any], entry: Mapping[str, Any]) -> str:

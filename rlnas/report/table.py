@@ -83,6 +83,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     ]
     for model in models:
         parts += ["", *_model_lines(model)]
+    parts += [""] if len(models) > 1 else []
     parts += textwrap.wrap(setting_sentence(summary), WIDTH)
     for sentence in added_sentences(summary):
         parts += textwrap.wrap(sentence, WIDTH)

@@ -56,6 +56,14 @@ def test_what_was_added_to_the_start_is_said_with_its_interval(told):
     assert "informed start, the first 32 trials," in told(entry(), informed_start=True, n_start=32)
 
 
+def test_a_winner_of_the_start_was_not_searched_for(told):
+    text = told(entry(start=beside(57, 0.731, 0.0, 0.0, 0.0, False)))
+    assert text.startswith(
+        "The winner, trial 57, is the best of its start, the first 16 trials: beside that the search added "
+        "nothing."
+    )
+
+
 def test_without_a_control_it_says_how_to_have_one(told):
     assert "is not known; to find out, repeat the command with --resume --controls" in told(entry())
 

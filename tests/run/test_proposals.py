@@ -12,6 +12,7 @@ from rlnas.rewards import LatencyTarget
 from rlnas.run.folder import RunFolder, read_json, write_json
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.proposals import propose
+from rlnas.run.searching import make_evaluator, run_search
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 
 FULL_MS = make_table()([SHAPE.full])[0]
@@ -86,6 +87,22 @@ def test_the_space_is_that_of_the_run(world, with_policy, fake, setting):
     inputs = prepare_inputs(world.job(**{setting: True}), RunFolder(with_policy), progress=False)
     assert fake.asked[0][1].space.nvec == inputs.space.nvec
     assert inputs.space.nvec != LayerwiseSpace.for_model(SHAPE).nvec
+
+
+def test_what_a_search_has_saved_answers_targets_that_it_did_not_serve(world, run):
+    from rlnas.controllers.surrogate.controller import SurrogatePPOController
+
+    folder = RunFolder(run)
+    folder.history.unlink()
+    job = world.job(controller=SurrogatePPOController(save_path=folder.policy), budget=32)
+    inputs = prepare_inputs(job, folder, progress=False)
+    run_search(job, inputs, make_evaluator(job, inputs), folder, progress=False)
+    for ratio in (0.45, 0.6, 0.9):
+        proposals = propose(run, ratio, 3)
+        assert 1 <= len(proposals) <= 3
+        assert len({proposal.config for proposal in proposals}) == len(proposals)
+        assert all(proposal.latency_ratio <= ratio for proposal in proposals)
+    assert propose(run, 0.6, 3) == propose(run, 0.6, 3)
 
 
 def test_nothing_is_known_before_a_history_is_there(with_policy, fake):
