@@ -21,10 +21,18 @@ class Randomness:
         self._callers = GlobalState.capture()
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """The policy's side: whatever is drawn or seeded here is undone at the end."""
+    def inside(self, seed: int | None = None) -> Iterator[None]:
+        """The policy's side: whatever is drawn or seeded here is undone at the end.
+
+        Args:
+            seed: Where the generators start, at least 0; None goes on with the caller's state.
+        """
         self._callers = GlobalState.capture()
         torch.set_num_threads(1)  # one order of summation everywhere, and the fastest for this size
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
         try:
             yield
         finally:

@@ -108,12 +108,18 @@ class SurrogateSearch:
         """Propose until `evaluate` ends the search; then train on what is known by then."""
         try:
             self._begin(evaluate, budget)
+            n_fitted = 0
             while True:
-                self.knowledge.fit()
-                if self.knowledge.is_trusted:
-                    self._go_on(evaluate, proposer)
-                else:
+                is_news = len(self.knowledge) > n_fitted  # else the last fit and training stand
+                if is_news:
+                    self.knowledge.fit()
+                    n_fitted = len(self.knowledge)
+                if not self.knowledge.is_trusted:
                     self.knowledge.learn(proposer.explore(evaluate))
+                    continue
+                if is_news:
+                    proposer.train(self._settings.steps_per_trial * self._settings.batch_size)
+                self._go_on(evaluate, proposer)
         except SearchEnd:
             self.knowledge.fit()
             if self.knowledge.is_trusted:
@@ -152,7 +158,6 @@ class SurrogateSearch:
     def _go_on(self, evaluate: Evaluate, proposer: Proposer) -> None:
         """One batch on the surrogate's advice; random subnets where it has nothing new to advise."""
         settings = self._settings
-        proposer.train(settings.steps_per_trial * settings.batch_size)
         targets = self.problem.served_targets_ms or (np.nan,)
         n_each = -(-settings.pool_size // len(targets))
         pools = {float(target): proposer.propose(target, n_each) for target in targets}
@@ -230,7 +235,7 @@ class _SurrogateController:
                 f"propose({target_ms:g}) needs a search of at least 10 trials before it; call search first"
             )
         search.knowledge.budget.check(target_ms, hard=True)
-        with Randomness().inside():
+        with Randomness().inside(seed=0):
             actions = search.candidates(proposer, target_ms, n)
         return [search.problem.space.decode(action) for action in actions.tolist()]
 
@@ -245,8 +250,7 @@ class _SurrogateController:
             raise ControllerError(
                 f"{type(self).__name__} has trained no policy; search with ppo or auto first"
             )
-        with Randomness().inside():
-            return self._trainer.policy.propose(target_ms, n)
+        return self._trainer.policy.propose(target_ms, n)
 
     def _make_proposer(self, search: SurrogateSearch, seed: int) -> Proposer:
         raise NotImplementedError

@@ -32,7 +32,8 @@ class Knowledge:
     """Trials and the ensemble that was fitted to them last.
 
     The ensemble models the accuracy, and rewards follow from that and from the exact latency. Where
-    a reward looks at something else, the reward itself is modelled, and targets make no difference.
+    a reward looks at something else, or at a latency that nothing predicts, the reward itself is
+    modelled, and targets make no difference.
 
     Args:
         problem: What is known beforehand.
@@ -177,8 +178,9 @@ class Knowledge:
         return trial.reward if self.models_reward else trial.metrics.accuracy
 
     def _is_reproduced(self, trial: Trial) -> bool:
-        """Whether the reward follows from accuracy and latency."""
-        bare = Metrics(trial.metrics.accuracy, trial.metrics.latency_ms)
+        """Whether the reward follows from accuracy and a latency that can be predicted."""
+        latency_ms = trial.metrics.latency_ms if self.budget.is_known else math.nan
+        bare = Metrics(trial.metrics.accuracy, latency_ms)
         try:
             found = float(self._problem.reward(bare))
         except Exception:

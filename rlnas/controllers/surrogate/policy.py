@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.torch import load_file, save_file
@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
-from rlnas.controllers.randomness import GlobalState
+from rlnas.controllers.randomness import GlobalState, Randomness
 from rlnas.controllers.vec_env import SubnetVecEnv
 from rlnas.env import EpisodeDynamics
 from rlnas.errors import CheckpointError
@@ -121,8 +121,9 @@ class TargetPolicy:
         Raises:
             InfeasibleTargetError: If the smallest subnet is slower.
         """
-        greedy = self.sample([target_ms], greedy=True)
-        drawn = self.sample([target_ms] * N_SAMPLED) if n > 1 else greedy
+        with Randomness().inside(seed=0):  # equal policies propose the same
+            greedy = self.sample([target_ms], greedy=True)
+            drawn = self.sample([target_ms] * N_SAMPLED) if n > 1 else greedy
         distinct, counts = np.unique(drawn, axis=0, return_counts=True)
         ordered = [greedy[0], *distinct[np.argsort(-counts, kind="stable")]]
         actions = list({action.tobytes(): action for action in ordered}.values())[:n]
@@ -147,19 +148,20 @@ class TargetPolicy:
             CheckpointError: If there is none, it is damaged, or it is of another space.
         """
         settings, state = read_policy(folder)
-        if tuple(settings["nvec"]) != tuple(problem.space.nvec):
+        if settings["nvec"] != tuple(problem.space.nvec):
             raise CheckpointError(
-                f"the policy in {str(folder)!r} is for a space of nvec={tuple(settings['nvec'])}, "
+                f"the policy in {str(folder)!r} is for a space of nvec={settings['nvec']}, "
                 f"not {tuple(problem.space.nvec)}; search again in this space"
             )
         env = _RewardsAboveHistory(SubnetVecEnv(problem, _no_evaluation, 2))
-        model = make_ppo(env, PolicySettings(hidden_sizes=tuple(settings["hidden_sizes"])), seed=0)
+        with Randomness().inside():  # new weights are drawn before they are replaced
+            model = make_ppo(env, PolicySettings(hidden_sizes=settings["hidden_sizes"]), seed=0)
         _take_over(model, state, folder)
         return cls(model, problem)
 
 
-def read_policy(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Settings and weights of a saved policy.
+def read_policy(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor]]:
+    """Sizes and weights of a saved policy.
 
     Raises:
         CheckpointError: If there is none, or it is damaged.
@@ -173,7 +175,8 @@ def read_policy(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             )
     try:
         values = json.loads(settings.read_text(encoding="utf-8"))
-        return {"nvec": values["nvec"], "hidden_sizes": values["hidden_sizes"]}, load_file(weights)
+        sizes = {name: tuple(int(size) for size in values[name]) for name in ("nvec", "hidden_sizes")}
+        return sizes, load_file(weights)
     except Exception as error:
         raise CheckpointError(f"the policy in {str(folder)!r} is damaged: {error}; search again") from error
 
@@ -198,7 +201,7 @@ class PolicyTrainer:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._range = TargetRange.of(problem, knowledge)
-        self._env = self._environment(settings.n_envs, self._imagine)
+        self._env = self._environment(settings.n_envs, self._imagine, settings.own_share)
         self._model = make_ppo(self._env, settings, seed)
         self.policy = TargetPolicy(self._model, problem)
 
@@ -227,20 +230,20 @@ class PolicyTrainer:
             return judged
 
         n_envs = self._settings.n_true_envs
-        env = self._environment(n_envs, judge)
+        env = self._environment(n_envs, judge, own_share=1.0)  # true evaluations are for these alone
         usual = float(np.mean([trial.reward for trial in self._knowledge.trials] or [0.0]))
         env.reached = lambda targets: np.full(len(targets), usual)
         model = make_ppo(env, self._settings, self._seed, policy=self._model.policy)
         model.learn(n_envs * len(self._problem.space.nvec))
         return judged
 
-    def _environment(self, n_envs: int, judge: Evaluate) -> _RewardsAboveHistory:
-        return _RewardsAboveHistory(
-            SubnetVecEnv(self._problem, judge, n_envs, draw_targets=self._draw, add_up=True)
-        )
+    def _environment(self, n_envs: int, judge: Evaluate, own_share: float) -> _RewardsAboveHistory:
+        def draw(n: int) -> Sequence[float | None]:
+            return self._range.draw(n, own_share, self._rng)
 
-    def _draw(self, n: int) -> Sequence[float | None]:
-        return self._range.draw(n, self._settings.own_share, self._rng)
+        return _RewardsAboveHistory(
+            SubnetVecEnv(self._problem, judge, n_envs, draw_targets=draw, add_up=True)
+        )
 
     def _imagine(self, configs: Sequence[SubnetConfig]) -> list[Trial]:
         return self._knowledge.imagine(configs, self._env.subnets.actions)
