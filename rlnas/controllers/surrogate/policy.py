@@ -219,7 +219,8 @@ class PolicyTrainer:
         self._range = TargetRange.of(self._problem, self._knowledge)
         self._env.reached = self._range.reached(self._knowledge)
         n_steps_each = self._settings.n_envs * len(self._problem.space.nvec)
-        self._model.learn(-(-n_steps // n_steps_each) * n_steps_each, reset_num_timesteps=False)
+        # Starts episodes anew: those that wait for their first step drew targets of the range before.
+        self._model.learn(-(-n_steps // n_steps_each) * n_steps_each)
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
         """One rollout and update on true evaluations: plain PPO."""
