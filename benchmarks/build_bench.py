@@ -75,6 +75,9 @@ def main() -> None:
     parser.add_argument("--task", choices=RECIPES, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the task's folder")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache/bench"), help="what is done already")
+    parser.add_argument(
+        "--backwards", action="store_true", help="begin with the last part, beside another run"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe, cache = RECIPES[options.task], options.cache / options.task
@@ -83,7 +86,8 @@ def main() -> None:
     supernet = _supernet(task, recipe, cache / "supernet")
     task = _shortest(task, supernet)
     evaluator = SupernetEvaluator(supernet, task, lambda configs: [0.0] * len(configs))
-    for part, first in enumerate(itertools.product(range(len(OPTIONS)), repeat=N_FIRST)):
+    parts = list(enumerate(itertools.product(range(len(OPTIONS)), repeat=N_FIRST)))
+    for part, first in reversed(parts) if options.backwards else parts:
         _judge(part, first, evaluator, task, cache)
     _write_note(options.task, task, supernet, evaluator, recipe, cache)
 
@@ -111,7 +115,9 @@ def _shortest(task: Task, supernet: Supernet) -> Task:
     return replace(task, search=task.search.take(chosen))
 
 
-def _judge(part: int, first: tuple[int, ...], evaluator: SupernetEvaluator, task: Task, cache: Path) -> None:
+def _judge(
+    part: int, first: tuple[int, ...], evaluator: SupernetEvaluator, task: Task, cache: Path
+) -> None:
     """Answers of the subnets that begin with these choices, a bit each, right or wrong."""
     file = cache / f"part-{part:03d}.npy"
     if file.is_file():

@@ -20,7 +20,7 @@ import torch
 from stable_baselines3 import PPO
 
 from benchmarks.sst2 import load_searched, operations_latency
-from rlnas import LatencyTarget, LayerwiseSpace, ChoiceSpace, search
+from rlnas import ChoiceSpace, LatencyTarget, LayerwiseSpace, search
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.vec_env import SubnetVecEnv
 from rlnas.evaluation import SupernetEvaluator

@@ -48,7 +48,8 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         Plain values. ``regret[method][budget]``, ``hypervolume[method][budget]`` (relative to the best
         front) and ``seven_targets[method]`` are interquartile means over all tasks and seeds; what ends
         in ``_detail`` holds ``[mean, low, high, plain mean]`` by task too. Differences are of `SUBJECT`
-        minus the rival: below 0 it is better.
+        minus the rival: below 0 it is better. ``observed`` and ``smoothed`` are ``single`` with the choice
+        made for every method by what was seen, or by what a surrogate expects.
     """
     optima = _optima(cells)
     by_part = defaultdict(list)
@@ -58,6 +59,10 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         part: _scores(found, looks, lambda cell, n: _mean_regret(cell, n, optima))
         for part, found in by_part.items()
     }
+    for view in ("observed", "smoothed"):
+        regrets[view] = _scores(
+            by_part["single"], looks, lambda cell, n, view=view: _mean_regret(cell, n, optima, view)
+        )
     areas = _scores(by_part["single"], looks, lambda cell, n: cell["area"][str(n)] / cell["best_area"])
     stated = [n for n in STATED if n in looks]
     figures: dict[str, Any] = {
@@ -87,10 +92,12 @@ def _optima(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
     return optima
 
 
-def _mean_regret(cell: Cell, n: int, optima: Mapping[tuple[str, str, str], float]) -> float:
-    """Over the targets of a cell, after n trials."""
+def _mean_regret(
+    cell: Cell, n: int, optima: Mapping[tuple[str, str, str], float], view: str = "chosen"
+) -> float:
+    """Over the targets of a cell, after n trials; of the method's own choice, or of another one's."""
     regrets = [
-        optima[cell["task"], cell["truth"], target] - found["chosen"][str(n)]
+        optima[cell["task"], cell["truth"], target] - found[view][str(n)]
         for target, found in cell["targets"].items()
     ]
     return float(np.mean(regrets))

@@ -38,7 +38,7 @@ def replay(
         seeds: One race each.
     """
     latency = operations_latency(supernet, task)
-    key = _key(supernet, task, configs)
+    key = key_of(supernet, task, configs)
     if not cache.is_file() or str(np.load(cache)["key"]) != key:
         print(f"answering {len(task.search):,} items by {len(configs)} subnets once, kept in {cache.name}")
         predictions = np.stack(SupernetEvaluator(supernet, task, latency).predict(configs))
@@ -55,7 +55,7 @@ def replay(
     return found
 
 
-def _key(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig]) -> str:
+def key_of(supernet: Supernet, task: Task, configs: Sequence[SubnetConfig]) -> str:
     """Of the weights, the items and the subnets."""
     digest = hashlib.sha256()
     for text in (*task.search.texts, *(config.to_json() for config in configs)):

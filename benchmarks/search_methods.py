@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -15,6 +15,12 @@ from rlnas.controllers.optuna import OptunaController
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
 from rlnas.controllers.start import InformedStart
+from rlnas.controllers.surrogate import (
+    AutoController,
+    SurrogateEvolutionController,
+    SurrogateLocalController,
+    SurrogatePPOController,
+)
 
 if TYPE_CHECKING:
     from rlnas.history import Result
@@ -78,22 +84,49 @@ CONTROLS: dict[str, Callable[[], Controller]] = {
 
 ABLATIONS: dict[str, Callable[[], Controller]] = {
     "ppo": PPOController,
+    "surrogate-local": SurrogateLocalController,
+    "surrogate-evolution": SurrogateEvolutionController,
 }
-"""PPO without the surrogate, and the surrogate without PPO."""
+"""PPO without the surrogate; and the same start, surrogate and batches without PPO."""
 
 SUBJECT = "surrogate-ppo"
 """The method that is compared with every other one."""
 
-SUBJECTS: dict[str, Callable[[], Controller]] = {}
+SUBJECTS: dict[str, Callable[[], Controller]] = {
+    "surrogate-ppo": SurrogatePPOController,
+    "auto": AutoController,
+}
+"""What the library offers beside controls and ablations."""
+
+SMOOTHED = frozenset({"surrogate-local", "surrogate-evolution", *SUBJECTS})
+"""Methods that choose by what their surrogate expects of a trial; others by what they saw of it."""
 
 METHODS: dict[str, Callable[[], Controller]] = {"start": StartOnly, **CONTROLS, **ABLATIONS, **SUBJECTS}
 
 Proposer = Callable[["Controller", "Result", float], "SubnetConfig"]
 
-PROPOSERS: dict[str, dict[str, Proposer]] = {}
+
+def _known(controller: Controller, result: Result, target_ms: float) -> SubnetConfig:
+    """What seems best after a search with a surrogate, known subnets among it."""
+    del result
+    return cast("SurrogatePPOController", controller).propose(target_ms)[0]
+
+
+def _forgotten(controller: Controller, result: Result, target_ms: float) -> SubnetConfig:
+    """The greedy proposal of the policy, which has forgotten every trial."""
+    del result
+    return cast("SurrogatePPOController", controller).propose_from_policy(target_ms)[0]
+
+
+PROPOSERS: dict[str, dict[str, Proposer]] = {
+    "surrogate-ppo": {"policy": _forgotten, "policy+history": _known},
+    "auto": {"policy": _forgotten, "policy+history": _known},
+    "surrogate-local": {"surrogate+history": _known},
+    "surrogate-evolution": {"surrogate+history": _known},
+}
 """By method and variant: what it proposes for a target in ms once its search is done.
 
-Variants are ``"policy"``, which may not look at the history, and ``"policy+history"``.
+The variant ``"policy"`` may not look at the history; the others may.
 """
 
 QUICK = ("start", "random", "evolution", "local+start", "knapsack+start", "nsga2", "ppo", *SUBJECTS)

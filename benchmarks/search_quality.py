@@ -2,7 +2,8 @@
 
 On rlnas-bench, where every subnet is known: methods see one random half of the items, and their choice
 is judged on the other half. Regret at a target is the best accuracy within that latency, minus that of
-the method's choice, which is the best that it has seen within it. All budgets are prefixes of one
+the method's choice: the best that it has seen within it or, for methods with a surrogate, what that
+expects to be the best of what was evaluated. All budgets are prefixes of one
 history. Every cell (task, method, seed, part) is kept in ``--cells`` as soon as it is done: a run that
 was stopped goes on, and parts can be run apart, also at the same time.
 
@@ -24,9 +25,11 @@ import torch
 from benchmarks.arenas import Arena, KnowingEvaluator, area, full_ms, load_arenas
 from benchmarks.quality_figures import figures_of, write_plots
 from benchmarks.record import make_parser, record
-from benchmarks.search_methods import METHODS, PROPOSERS, QUICK, Proposer
+from benchmarks.search_methods import METHODS, PROPOSERS, QUICK, SMOOTHED, Proposer
 from rlnas import LatencyTarget, search
+from rlnas.controllers.surrogate import expected_rewards
 from rlnas.pareto import is_pareto_optimal
+from rlnas.protocols import Problem
 
 if TYPE_CHECKING:
     import argparse
@@ -37,12 +40,13 @@ if TYPE_CHECKING:
     from rlnas.history import Result
     from rlnas.metrics import Metrics
     from rlnas.protocols import Controller, LatencyModel
-    from rlnas.space import SubnetConfig
+    from rlnas.space import SearchSpace, SubnetConfig
+    from rlnas.trial import Trial
 
     FloatArray = npt.NDArray[np.float64]
 
 BENCH = Path(__file__).parent / "data" / "rlnas_bench"
-CHECKPOINTS = (10, 20, 35, 50, 75, 100, 150, 200, 250, 300, 400, 500)
+CHECKPOINTS = (25, 50, 100, 150, 250, 350, 500)
 """Numbers of trials at which a history is looked at; a search for `MAX_BUDGET` trials has all of them."""
 MAX_BUDGET = 500
 TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -64,7 +68,7 @@ def main() -> None:
         key = json.dumps(settings)
         if key not in done:
             done[key] = {**settings, **_cell(arena, part, seed, method, options)}
-            _append(options.cells, done[key])
+            append_cell(options.cells, done[key])
             print(f"{number}/{len(wanted)}: {_summary(done[key])}", flush=True)
     if options.cells_only:
         print(json.dumps({"cells": len(wanted)}))
@@ -125,7 +129,8 @@ def read_cells(path: Path) -> dict[str, dict[str, Any]]:
     return cells
 
 
-def _append(path: Path, cell: dict[str, Any]) -> None:
+def append_cell(path: Path, cell: dict[str, Any]) -> None:
+    """Keep a cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(cell) + "\n")  # one write: processes may share the file
@@ -212,9 +217,10 @@ def _found(
     )
     seconds = time.process_time() - started - evaluator.seconds
     looks = [n for n in CHECKPOINTS if n <= budget]
-    trials = _Judged(arena, result, seed)
+    trials = Judged(arena, result, seed)
+    smooth = method in SMOOTHED
     cell = {
-        "targets": {str(target): trials.choice(target, looks) for target in served or (ratio,)},
+        "targets": {str(target): trials.choice(target, looks, smooth) for target in served or (ratio,)},
         "area": {str(n): trials.area(n) for n in looks},
         "best_area": arena.best_area(seed),
         "truth": arena.truth(seed),
@@ -224,7 +230,7 @@ def _found(
     if served:
         cell["proposed"] = {
             variant: {
-                str(target): _proposal(arena, seed, controller, result, propose, target)
+                str(target): judged_proposal(arena, seed, controller, result, propose, target)
                 for target in served
             }
             for variant, propose in PROPOSERS.get(method, {}).items()
@@ -232,7 +238,23 @@ def _found(
     return cell
 
 
-class _Judged:
+def expected_accuracies(
+    space: SearchSpace, evaluator: KnowingEvaluator, trials: Sequence[Trial]
+) -> FloatArray:
+    """Accuracies that a surrogate, fitted to these trials alone, expects of them."""
+    reference_ms = float(np.asarray(evaluator.latency([space.largest()]))[0])
+    problem = Problem(
+        space=space,
+        reward=LatencyTarget(target_ms=reference_ms),  # which nothing misses: rewards are accuracies
+        latency=evaluator.latency,
+        target_ms=reference_ms,
+        reference_ms=reference_ms,
+        kept_importance=evaluator.kept_importance,
+    )
+    return expected_rewards(problem, trials)
+
+
+class Judged:
     """A history in the eyes of the judge."""
 
     def __init__(self, arena: Arena, result: Result, seed: int) -> None:
@@ -240,25 +262,44 @@ class _Judged:
         self._seen = np.array([trial.metrics.accuracy for trial in result.trials])
         self._ms = np.array([trial.metrics.latency_ms for trial in result.trials])
         self._true = arena.judge([trial.config for trial in result.trials], seed)
+        self._expected: dict[int, FloatArray] = {}
+        self._trials = result.trials
 
-    def choice(self, ratio: float, looks: Sequence[int]) -> dict[str, Any]:
+    def expected_after(self, n: int) -> FloatArray:
+        """Accuracies that a surrogate, fitted to the first n trials alone, expects of them."""
+        if n not in self._expected:
+            self._expected[n] = expected_accuracies(
+                self._arena.space, self._arena.evaluator(self._seed), self._trials[:n]
+            )
+        return self._expected[n]
+
+    def choice(self, ratio: float, looks: Sequence[int], smooth: bool) -> dict[str, Any]:
         """Accuracy that counts of what is chosen for a target after some numbers of trials.
 
-        The choice is the best on what methods see, the earlier of equal ones; without any trial within
-        the target it is the smallest subnet.
+        The choice is the best on what methods see, or of what a surrogate expects (`smooth`; the other way
+        stands beside it), the earlier of equal ones; without any trial within the target it is the
+        smallest subnet.
         """
         target_ms = ratio * full_ms(self._arena)
         fits = self._ms <= target_ms
         smallest = float(self._arena.judge([self._arena.space.smallest()], self._seed)[0])
-        chosen, best = {}, {}
+        observed, smoothed, best = {}, {}, {}
         for n in looks:
             within = np.flatnonzero(fits[:n])
-            at = within[self._seen[within].argmax()] if len(within) else None
-            chosen[str(n)] = smallest if at is None else float(self._true[at])
+            for values, found in ((self._seen, observed), (self.expected_after(n), smoothed)):
+                at = within[values[within].argmax()] if len(within) else None
+                found[str(n)] = smallest if at is None else float(self._true[at])
             best[str(n)] = float(self._true[within].max()) if len(within) else smallest
         optimum = self._arena.optimum(target_ms, self._seed)
         exhaustive = self._arena.exhaustive(target_ms, self._seed)
-        return {"chosen": chosen, "best_seen": best, "optimum": optimum, "exhaustive": exhaustive}
+        return {
+            "chosen": smoothed if smooth else observed,
+            "observed": observed,
+            "smoothed": smoothed,
+            "best_seen": best,
+            "optimum": optimum,
+            "exhaustive": exhaustive,
+        }
 
     def area(self, n: int) -> float:
         """Hypervolume, as the judge sees it, of the front that the method sees."""
@@ -267,7 +308,7 @@ class _Judged:
         return area(self._ms[front], self._true[front], self._arena)
 
 
-def _proposal(
+def judged_proposal(
     arena: Arena, seed: int, controller: Controller, result: Result, propose: Proposer, ratio: float
 ) -> dict[str, float]:
     """What a trained method proposes for a target."""

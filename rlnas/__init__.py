@@ -13,10 +13,10 @@ from rlnas.loop import search
 from rlnas.metrics import Metrics
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.space import (
+    ChoiceSpace,
     LayerConfig,
     LayerwiseSpace,
     ModelShape,
-    ChoiceSpace,
     SubnetConfig,
     UniformSpace,
 )
@@ -25,6 +25,7 @@ from rlnas.trial import Trial
 from rlnas.workload import Workload
 
 __all__ = [
+    "ChoiceSpace",
     "HardBudget",
     "History",
     "LatencyTarget",
@@ -36,7 +37,6 @@ __all__ = [
     "ModelShape",
     "RLNASError",
     "Result",
-    "ChoiceSpace",
     "Split",
     "SubnetConfig",
     "Task",

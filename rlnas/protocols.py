@@ -101,8 +101,9 @@ class InformedEvaluator(Protocol):
 class WeighingEvaluator(Protocol):
     """An evaluator that can say beforehand how much of the full model's importance a config keeps."""
 
-    def kept_importance(self, configs: Sequence[SubnetConfig], /) -> Sequence[float]:
-        """Importance of what each config keeps, at least 0; a sum over its blocks."""
+    @property
+    def kept_importance(self) -> Callable[[Sequence[SubnetConfig]], Sequence[float]] | None:
+        """Gives the importance of what each config keeps, at least 0, a sum over its blocks; or None."""
 
     def __call__(self, configs: Sequence[SubnetConfig], /) -> Sequence[Metrics]:
         """Metrics of each config, in the same order."""

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from rlnas.errors import InvalidSpaceError, InvalidSubnetError
 from rlnas.space import (
     PRECISIONS,
+    ChoiceSpace,
     LayerConfig,
     LayerOptions,
     LayerwiseSpace,
     ModelShape,
-    ChoiceSpace,
     SearchSpace,
     SubnetConfig,
     UniformSpace,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlnas.protocols import Controller
     from rlnas.run import Control, Job
 
-CONTROLLERS = ("ppo", "knapsack", "local", "evolution", "nsga2", "tpe", "random")
+CONTROLLERS = ("auto", "ppo", "plain-ppo", "knapsack", "local", "evolution", "nsga2", "tpe", "random")
 
 
 def make_job(options: argparse.Namespace) -> Job:
@@ -74,12 +74,17 @@ def make_job(options: argparse.Namespace) -> Job:
 
 
 def make_controller(name: str, folder: Path) -> Controller:
-    """The controller that the command line names; PPO leaves its policy and log in the folder.
+    """The controller that the command line names; those with a policy leave it in the folder.
 
     Raises:
         MissingDependencyError: If it needs a package that is not installed.
     """
-    if name == "ppo":
+    if name in ("auto", "ppo"):
+        from rlnas.controllers.surrogate import AutoController, SurrogatePPOController
+
+        learner = AutoController if name == "auto" else SurrogatePPOController
+        return learner(save_path=folder / "policy")
+    if name == "plain-ppo":
         from rlnas.controllers.ppo import PPOController
 
         return PPOController(save_path=folder / "controller.zip", log_dir=folder / "ppo")

@@ -69,10 +69,11 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--controller",
         choices=CONTROLLERS,
-        default="ppo",
-        help="what proposes subnets: reinforcement learning (ppo), importance under the latency table "
-        "(knapsack), local search, evolution, Optuna's NSGA-II or TPE (pip install 'rlnas[optuna]'), "
-        "or chance",
+        default="auto",
+        help="what proposes subnets. With a light model of the accuracy, trained as the search goes: a PPO "
+        "policy (ppo), or the policy, local search and evolution together (auto). Without: PPO "
+        "(plain-ppo), importance under the latency table (knapsack), local search, evolution, Optuna's "
+        "NSGA-II or TPE (pip install 'rlnas[optuna]'), or chance (random)",
     )
     group.add_argument(
         "--controls",

@@ -21,7 +21,7 @@ from rlnas.space import PRECISIONS
 from rlnas.supernet.optimisation import gains_from_bfloat16
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
     from torch import Tensor
@@ -135,6 +135,12 @@ class SupernetEvaluator:
         """Importance of attention and FFN of each layer in turn, shape ``(2 * layers,)``, or None."""
         blocks = self._supernet.block_importance
         return None if blocks is None else blocks.reshape(-1)
+
+    @property
+    def kept_importance(self) -> Callable[[Sequence[SubnetConfig]], Sequence[float]] | None:
+        """Says how much of the importance of heads and units configs keep; None where it is not known."""
+        importance = self._supernet.importance
+        return None if importance is None else importance.kept
 
     @property
     def cost(self) -> EvaluationCost:

@@ -22,9 +22,12 @@ from rlnas.errors import CheckpointError
 from rlnas.supernet.encoding import sorted_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     from torch import Tensor
 
+    from rlnas.space import SubnetConfig
     from rlnas.supernet.encoding import Batch
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split
@@ -41,6 +44,26 @@ class Importance:
 
     heads: npt.NDArray[np.float64]
     units: npt.NDArray[np.float64]
+
+    @property
+    def in_order(self) -> Importance:
+        """The same with the most important heads and units of each layer first."""
+        return Importance(-np.sort(-self.heads, axis=1), -np.sort(-self.units, axis=1))
+
+    def kept(self, configs: Sequence[SubnetConfig]) -> list[float]:
+        """What configs keep of it, if heads and units are in its order: the sum over those kept."""
+        heads, units = (
+            np.pad(np.cumsum(values, axis=1), ((0, 0), (1, 0))) for values in (self.heads, self.units)
+        )
+        return [
+            float(
+                sum(
+                    heads[index, layer.num_attention_heads] + units[index, layer.intermediate_size]
+                    for index, layer in enumerate(config.layers)
+                )
+            )
+            for config in configs
+        ]
 
     @property
     def blocks(self) -> npt.NDArray[np.float64]:
@@ -90,6 +113,7 @@ def order_by_importance(supernet: Supernet, importance: Importance) -> None:
         np.argsort(-importance.units, axis=1, kind="stable"),
     )
     supernet.block_importance = importance.blocks
+    supernet.importance = importance.in_order
 
 
 def _gate_gradients(supernet: Supernet, batch: Batch) -> tuple[Tensor, Tensor]:

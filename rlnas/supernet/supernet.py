@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError, first_line
 from rlnas.space import ModelShape
 from rlnas.supernet.checkpoint import check_vocabulary, load_checkpoint, quiet_transformers
 from rlnas.supernet.encoding import encode
+from rlnas.supernet.importance import Importance
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from rlnas.task import Split, Task
 
 STATE_FILE = "supernet.json"
+IMPORTANCE_FILE = "importance.safetensors"
 
 
 class Supernet:
@@ -42,6 +45,8 @@ class Supernet:
             head is noise.
         block_importance: Shape ``(num_hidden_layers, 2)``: how much the attention and the FFN block
             of each layer matter to the full model; None before `estimate_importance`.
+        importance: The same of every head and unit, in the order of the weights; None before
+            `order_by_importance`.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Supernet:
         self.max_seq_len = min(max_seq_len, self.max_positions)
         self.fine_tuned = fine_tuned
         self.block_importance = block_importance
+        self.importance: Importance | None = None
 
     @classmethod
     def from_pretrained(
@@ -234,6 +240,9 @@ class Supernet:
                 self.model.save_pretrained(path)
             self.tokenizer.save_pretrained(path)
             (path / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+            if self.importance is not None:
+                values = {"heads": self.importance.heads, "units": self.importance.units}
+                save_file(values, path / IMPORTANCE_FILE)
         except (OSError, SafetensorError) as error:
             raise RunFolderError(f"cannot write the supernet into {str(path)!r}: {error}") from error
 
@@ -258,13 +267,16 @@ class Supernet:
             tokenizer = AutoTokenizer.from_pretrained(path, config=config, trust_remote_code=False)
             check_vocabulary(tokenizer, str(path))
             importance = state["block_importance"]
-            return cls(
+            supernet = cls(
                 model.to(device).eval(),  # type: ignore[arg-type]
                 tokenizer,
                 max_seq_len=state["max_seq_len"],
                 fine_tuned=state["fine_tuned"],
                 block_importance=None if importance is None else np.array(importance),
             )
+            if (path / IMPORTANCE_FILE).is_file():
+                supernet.importance = Importance(**load_file(path / IMPORTANCE_FILE))
+            return supernet
         except Exception as error:  # json, safetensors and transformers each raise their own
             reason = first_line(error)
             raise CheckpointError(

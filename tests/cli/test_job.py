@@ -12,6 +12,7 @@ from rlnas.controllers.local import LocalSearchController
 from rlnas.controllers.optuna import OptunaController
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
+from rlnas.controllers.surrogate import AutoController, SurrogatePPOController
 from rlnas.evaluation import Racing
 from rlnas.run.folder import read_json
 
@@ -30,8 +31,12 @@ def test_controllers_by_name(tmp_path):
         "tpe": OptunaController("tpe"),
     }
     assert {name: make_controller(name, tmp_path) for name in named} == named
-    assert {*named, "ppo"} <= set(CONTROLLERS)
-    ppo = make_controller("ppo", tmp_path)
+    assert {*named, "ppo", "auto", "plain-ppo"} == set(CONTROLLERS)
+    for name, kind in (("ppo", SurrogatePPOController), ("auto", AutoController)):
+        learner = make_controller(name, tmp_path)
+        assert type(learner) is kind
+        assert learner.save_path == tmp_path / "policy"
+    ppo = make_controller("plain-ppo", tmp_path)
     assert isinstance(ppo, PPOController)
     assert ppo.save_path == tmp_path / "controller.zip"
     assert ppo.log_dir == tmp_path / "ppo"

@@ -16,12 +16,13 @@ from rlnas.evaluation.packing import pack_items
 from rlnas.evaluation.prefix import tree_of
 from rlnas.loop import search
 from rlnas.metrics import Metrics
-from rlnas.protocols import InformedEvaluator, RecallingEvaluator
+from rlnas.protocols import InformedEvaluator, RecallingEvaluator, WeighingEvaluator
 from rlnas.rewards import LinearPenalty
 from rlnas.scores import score, score_interval, wilson_interval
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 from rlnas.supernet import Supernet
 from rlnas.supernet.encoding import sorted_batches
+from rlnas.supernet.importance import Importance
 from rlnas.supernet.inference import predict
 from rlnas.testing import check_evaluator
 from rlnas.trial import Trial
@@ -172,6 +173,20 @@ def test_importance_is_that_of_the_blocks_in_the_order_of_the_space(bert):
     bert.block_importance = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     assert judge.importance.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert len(judge.importance) == len(LayerwiseSpace.for_model(bert.shape).nvec)
+
+
+def test_importance_kept_is_known_once_heads_and_units_are_in_order(bert):
+    judge = make_evaluator(bert)
+    assert isinstance(judge, WeighingEvaluator)
+    assert judge.kept_importance is None
+    shape = bert.shape
+    bert.importance = Importance(
+        np.ones((shape.num_hidden_layers, shape.num_attention_heads)),
+        np.full((shape.num_hidden_layers, shape.intermediate_size), 0.5),
+    )
+    space = LayerwiseSpace.for_model(shape)
+    everything = shape.num_hidden_layers * (shape.num_attention_heads + 0.5 * shape.intermediate_size)
+    assert judge.kept_importance([space.smallest(), space.largest()]) == [0.0, everything]
 
 
 def test_it_is_an_evaluator_by_the_laws(bert):

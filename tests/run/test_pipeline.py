@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_history_of_an_unbrok
             for flag in world.arguments(tmp_path / name)
             if flag not in ("--latency-table", str(world.table))
         ]
-        return [*flags, "--controller", "ppo", "--budget", "64", "--target-ratio", "1", *more]
+        return [*flags, "--controller", "plain-ppo", "--budget", "64", "--target-ratio", "1", *more]
 
     stored = []
     for death, present, absent in DEATHS:

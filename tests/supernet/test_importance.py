@@ -97,6 +97,20 @@ def test_ordering_leaves_the_full_model_as_it_is(supernet):
     assert np.array_equal(supernet.block_importance, importance.blocks)
 
 
+def test_what_is_kept_is_the_best_of_each_block():
+    importance = Importance(
+        np.array([[1.0, 4.0], [2.0, 3.0]]), np.array([[0.5, 0.0, 7.0], [1.0, 1.0, 1.0]])
+    )
+    ordered = importance.in_order
+    assert ordered.heads.tolist() == [[4.0, 1.0], [3.0, 2.0]]
+    configs = [
+        SubnetConfig((LayerConfig(0, 0), LayerConfig(0, 0))),
+        SubnetConfig((LayerConfig(1, 0), LayerConfig(0, 2))),
+        SubnetConfig((LayerConfig(2, 3), LayerConfig(2, 3))),
+    ]
+    assert ordered.kept(configs) == [0.0, 4.0 + 2.0, importance.blocks.sum()]
+
+
 def test_after_ordering_importance_descends(supernet):
     supernet.fine_tuned = True
     split = tiny.make_split(16)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 from rlnas.supernet import Supernet
+from rlnas.supernet.importance import Importance
 from rlnas.supernet.masking import masked_forward
 from rlnas.supernet.modeling_subnet import SubnetModel
 
@@ -196,9 +197,12 @@ def test_a_regression_has_one_output_and_no_label_names(checkpoints, tmp_path):
 
 def test_a_saved_supernet_is_loaded_bit_for_bit(supernet, tmp_path):
     supernet.block_importance = np.arange(6.0).reshape(3, 2) / 7
+    supernet.importance = Importance(np.full((3, 4), 0.25), np.arange(96.0).reshape(3, 32))
     supernet.fine_tuned, supernet.max_seq_len = True, 17
     supernet.save(tmp_path)
     loaded = Supernet.load(tmp_path)
+    assert np.array_equal(loaded.importance.heads, supernet.importance.heads)
+    assert np.array_equal(loaded.importance.units, supernet.importance.units)
     weights = loaded.model.state_dict()
     assert all(torch.equal(weight, weights[name]) for name, weight in supernet.model.state_dict().items())
     assert np.array_equal(loaded.block_importance, supernet.block_importance)
@@ -213,7 +217,9 @@ def test_a_saved_supernet_is_loaded_bit_for_bit(supernet, tmp_path):
 
 def test_a_supernet_without_importance_is_loaded_without(bert, tmp_path):
     bert.save(tmp_path)
-    assert Supernet.load(tmp_path).block_importance is None
+    loaded = Supernet.load(tmp_path)
+    assert loaded.block_importance is None
+    assert loaded.importance is None
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
