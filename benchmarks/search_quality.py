@@ -150,12 +150,12 @@ def _summary(cell: dict[str, Any]) -> str:
 
 def _cell(arena: Arena, part: str, seed: int, method: str, options: argparse.Namespace) -> dict[str, Any]:
     """What one method finds with one seed."""
-    reachable = _reachable(arena)
+    ratios = reachable(arena)
     if part == "single":
         return _found(arena, seed, method, options.budget, options.target, ())
     if part == "one":
-        return _found(arena, seed, method, options.budget, _middle(reachable), reachable)
-    cells = [_found(arena, seed, method, options.budget, ratio, ()) for ratio in reachable]
+        return _found(arena, seed, method, options.budget, middle(ratios), ratios)
+    cells = [_found(arena, seed, method, options.budget, ratio, ()) for ratio in ratios]
     return {
         "targets": {name: found for cell in cells for name, found in cell["targets"].items()},
         "truth": arena.truth(seed),
@@ -164,13 +164,14 @@ def _cell(arena: Arena, part: str, seed: int, method: str, options: argparse.Nam
     }
 
 
-def _reachable(arena: Arena) -> tuple[float, ...]:
+def reachable(arena: Arena, ratios: Sequence[float] = TARGETS) -> tuple[float, ...]:
     """The targets that the smallest subnet meets."""
     smallest_ms = float(np.asarray(arena.latency([arena.space.smallest()]))[0])
-    return tuple(ratio for ratio in TARGETS if smallest_ms <= ratio * full_ms(arena))
+    return tuple(ratio for ratio in ratios if smallest_ms <= ratio * full_ms(arena))
 
 
-def _middle(ratios: Sequence[float]) -> float:
+def middle(ratios: Sequence[float]) -> float:
+    """The target of the rewards of a search that serves several."""
     return ratios[len(ratios) // 2]
 
 
@@ -252,6 +253,15 @@ def expected_accuracies(
         kept_importance=evaluator.kept_importance,
     )
     return expected_rewards(problem, trials)
+
+
+def best_within(
+    space: SearchSpace, trials: Sequence[Trial], values: FloatArray, target_ms: float
+) -> SubnetConfig:
+    """The subnet of the highest value within a latency, the earlier of equal ones, else the smallest."""
+    within = [i for i, trial in enumerate(trials) if trial.metrics.latency_ms <= target_ms]
+    # max gives the first of equal ones
+    return trials[max(within, key=values.__getitem__)].config if within else space.smallest()
 
 
 class Judged:

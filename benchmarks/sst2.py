@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TRAIN_ITEMS = 8000
 SEARCH_ITEMS = 5000
 MAX_SEQ_LEN = 64
+FOLDER = "sst2-minilm"
+"""In the cache, of the trained supernet."""
 
 
 def load_searched(data: Path, cache: Path, n_items: int) -> tuple[Supernet, Task]:
@@ -36,7 +38,7 @@ def load_searched(data: Path, cache: Path, n_items: int) -> tuple[Supernet, Task
         n_items: Search items, at most `SEARCH_ITEMS`.
     """
     task = load_task(data / "sst2", max_train_items=TRAIN_ITEMS, search_items=SEARCH_ITEMS)
-    folder = cache / "sst2-minilm"
+    folder = cache / FOLDER
     if not folder.is_dir():
         _train(task, folder)
     order = np.random.default_rng(0).permutation(len(task.search))

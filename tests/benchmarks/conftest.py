@@ -1,11 +1,12 @@
-"""Fixtures of tiny models."""
+"""Fixtures of tiny models, and the way to `small_bench`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "supernet"))  # folders of tests are no packages
+# Folders of tests are no packages.
+sys.path += [str(Path(__file__).parents[1] / "supernet"), str(Path(__file__).parent)]
 
 from tiny import bert, checkpoints, loaded
 

@@ -7,35 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from small_bench import OPTIONS, made_up
 
-from rlnas.additive import AdditiveModel
-from rlnas.space import ChoiceSpace, LayerConfig, ModelShape
-from rlnas.tabular import BenchLatency, TabularBench, save_bench
+from rlnas.space import ChoiceSpace
+from rlnas.tabular import save_bench
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = (LayerConfig(0, 0), LayerConfig(2, 8), LayerConfig(4, 16))
-
-
-def made_up(name, seed, n_layers):
-    space = ChoiceSpace(n_layers, OPTIONS)
-    rng = np.random.default_rng(seed)
-    skill = 0.1 + np.indices(space.nvec).reshape(n_layers, -1).T @ rng.dirichlet(np.ones(n_layers)) / 3
-    right = skill[:, None] + rng.normal(0, 0.2, (len(skill), 200)) > rng.random(200)
-    latency = AdditiveModel(1.0, (np.array([0.0, 1.0, 3.0]),) * n_layers)
-    return TabularBench(
-        name=name,
-        space=space,
-        shape=ModelShape(n_layers, 4, 16, 8),
-        n_items=200,
-        chance=0.02,
-        right=np.packbits(right, axis=1),
-        kept=AdditiveModel(0.0, (np.array([0.0, 0.6, 1.0]),) * n_layers),
-        n_params=AdditiveModel(10.0, (np.array([0.0, 5.0, 9.0]),) * n_layers),
-        latencies={"made up": BenchLatency(space, latency, 0.0, "ms")},
-        recipe={},
-    )
 
 
 @pytest.fixture
@@ -84,7 +62,7 @@ def test_figures_hold_every_method_and_budget(run, folder):
 
 
 def test_cells_are_kept_and_not_run_again(run, folder):
-    asked = ("--tasks", "easy", "--parts", "single", "--budget", 20, "--cells-only", "--seeds", 2)
+    asked = ("--tasks", "easy", "--parts", "single", "--budget", 25, "--cells-only", "--seeds", 2)
     assert run("--methods", "random", *asked) == {"cells": 2}
     before = cells_of(folder)
     run("--methods", "random", "start", *asked)
@@ -94,7 +72,7 @@ def test_cells_are_kept_and_not_run_again(run, folder):
 
 
 def test_a_cell_that_was_cut_short_is_run_again(run, folder):
-    asked = ("--tasks", "easy", "--parts", "single", "--budget", 20, "--cells-only", "--seeds", 1)
+    asked = ("--tasks", "easy", "--parts", "single", "--budget", 25, "--cells-only", "--seeds", 1)
     run("--methods", "random", *asked)
     whole = cells_of(folder)[0]
     (folder / "cells.jsonl").write_text(json.dumps(whole)[:100] + "\n")
@@ -105,35 +83,35 @@ def test_a_cell_that_was_cut_short_is_run_again(run, folder):
 
 def test_who_sees_everything_chooses_as_exhaustive_search_does(run, folder):
     save_bench(made_up("small", 0, 3), folder / "small.rlnasbench")
-    asked = ("--tasks", "small", "--parts", "single", "--seeds", 3, "--budget", 20)
+    asked = ("--tasks", "small", "--parts", "single", "--seeds", 3, "--budget", 25)
     figures = run("--methods", "random", *asked)
     for cell in cells_of(folder):
         (found,) = cell["targets"].values()
-        assert found["chosen"]["20"] == found["exhaustive"]
-        assert found["best_seen"]["20"] == found["optimum"]
-        assert cell["area"]["20"] <= cell["best_area"] * (1 + 1e-9)
+        assert found["chosen"]["25"] == found["exhaustive"]
+        assert found["best_seen"]["25"] == found["optimum"]
+        assert cell["area"]["25"] <= cell["best_area"] * (1 + 1e-9)
     for task, regret in figures["regret_of_exhaustive_search"]["single"].items():
-        assert figures["single_detail"][task]["random"]["20"][0] == pytest.approx(regret)
+        assert figures["single_detail"][task]["random"]["25"][0] == pytest.approx(regret)
 
 
 def test_budgets_are_prefixes_of_one_history(run, folder):
-    run("--methods", "random", "--parts", "single", "--seeds", 1, "--budget", 20, "--tasks", "easy")
+    run("--methods", "random", "--parts", "single", "--seeds", 1, "--budget", 50, "--tasks", "easy")
     (cell,) = cells_of(folder)
     (found,) = cell["targets"].values()
-    assert list(found["chosen"]) == ["10", "20"]
+    assert list(found["chosen"]) == ["25", "50"]
     best = list(found["best_seen"].values())
     assert best == sorted(best)
-    assert cell["n_trials"] == 20
+    assert cell["n_trials"] == 50
 
 
 def test_one_search_answers_all_targets_that_can_be_met(run, folder):
-    asked = ("--parts", "one", "each", "--seeds", 1, "--budget", 20, "--tasks", "easy")
+    asked = ("--parts", "one", "each", "--seeds", 1, "--budget", 25, "--tasks", "easy")
     figures = run("--methods", "random", *asked)
     assert list(figures["seven_targets"]) == list(figures["seven_targets_each"]) == ["random"]
     one, each = cells_of(folder)
     # The smallest takes 1 of 19 ms, so all seven can be met.
     assert list(one["targets"]) == list(each["targets"]) == [str(t / 10) for t in range(2, 9)]
-    assert one["n_trials"] == 20 < each["n_trials"] <= 7 * 20
+    assert one["n_trials"] == 25 < each["n_trials"] <= 7 * 25
 
 
 def test_what_a_method_proposes_is_judged(run, folder, monkeypatch):
@@ -145,7 +123,7 @@ def test_what_a_method_proposes_is_judged(run, folder, monkeypatch):
         return space.decode((1,) * 6) if target_ms >= 7 else space.smallest()
 
     monkeypatch.setitem(script.PROPOSERS, "random", {"policy": largest_that_fits})
-    figures = run("--methods", "random", "--parts", "one", "--seeds", 2, "--budget", 20, "--tasks", "easy")
+    figures = run("--methods", "random", "--parts", "one", "--seeds", 2, "--budget", 25, "--tasks", "easy")
     found = figures["proposed"]["random"]["policy"]
     assert found["share_too_slow"] == 0
     assert found["mean_regret"] > 0
