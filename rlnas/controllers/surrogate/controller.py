@@ -119,7 +119,7 @@ class SurrogateSearch:
                     continue
                 if is_news:
                     proposer.train(self._settings.steps_per_trial * self._settings.batch_size)
-                self._go_on(evaluate, proposer)
+                self._go_on(evaluate, proposer, budget - len(self.knowledge))
         except SearchEnd:
             self.knowledge.fit()
             if self.knowledge.is_trusted:
@@ -155,14 +155,16 @@ class SurrogateSearch:
         distinct = list({action.tobytes(): action for action in actions}.values())
         self.knowledge.learn(evaluate(self._configs(distinct)))
 
-    def _go_on(self, evaluate: Evaluate, proposer: Proposer) -> None:
+    def _go_on(self, evaluate: Evaluate, proposer: Proposer, n_left: int) -> None:
         """One batch on the surrogate's advice; random subnets where it has nothing new to advise."""
         settings = self._settings
+        # A batch beyond the budget would be cut, and nobody told of its part; a resumed search goes on.
+        size = min(settings.batch_size, n_left) if n_left > 0 else settings.batch_size
         targets = self.problem.served_targets_ms or (np.nan,)
         n_each = -(-settings.pool_size // len(targets))
         pools = {float(target): proposer.propose(target, n_each) for target in targets}
-        batch = choose_batch(self.knowledge, pools, settings.batch_size)
-        lacking = settings.batch_size - len(batch)
+        batch = choose_batch(self.knowledge, pools, size)
+        lacking = size - len(batch)
         if lacking:
             batch = np.concatenate([batch, self.sampler.sample(lacking)])
         self.knowledge.learn(evaluate(self._configs(batch)))

@@ -89,7 +89,7 @@ class Ensemble:
         y = (values - location) / scale
         kernel = _tuned_kernel(x, y, seed)
         held_out = np.zeros((2, len(y)))
-        for fitted, judged in KFold(N_FOLDS, shuffle=True, random_state=seed).split(x):
+        for fitted, judged in KFold(N_FOLDS, shuffle=True, random_state=seed % 2**32).split(x):
             for row, member in zip(held_out, _members(kernel), strict=True):
                 member.fit(x[fitted], y[fitted])
                 row[judged] = member.predict(x[judged])
