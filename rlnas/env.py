@@ -23,6 +23,8 @@ entries          meaning
 ``2p + 4``       importance of the block at hand relative to the greatest; 0 if unknown
 ===============  =====================================================================
 
+With a `Guide`, its values follow: what each option at hand is thought to be worth, and what it costs.
+
 The three latencies are relative to the target, or to the full model where there is none;
 all are 0 where no latency is known.
 """
@@ -137,6 +139,67 @@ class LatencyBudget:
             )
 
 
+class Guide:
+    """What is thought beforehand of each option of each position: its worth, and what it costs.
+
+    With these in sight a policy can learn one rule for all positions, e.g. to take what pays; without,
+    it has to find out for each position by itself.
+
+    Args:
+        problem: The space and its latency model; where that is no sum over positions, costs are those
+            beside the largest member.
+
+    Attributes:
+        worth: Shape ``(p, a)``, a the most options of any position, as actions count them: what an option
+            adds to the accuracy, or to the importance kept, in any unit. Zeros to begin with.
+        cost_ms: The same for the latency.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        nvec = problem.space.nvec
+        self._rows = [np.arange(max(nvec)) * n // max(nvec) for n in nvec]
+        self.worth = np.zeros((len(nvec), max(nvec)))
+        self.cost_ms = np.zeros((len(nvec), max(nvec)))
+        if problem.latency is not None:
+            self.cost_ms = self._spread(AdditiveModel.probe(problem.space, problem.latency).parts)
+        if problem.kept_importance is not None:
+            self.learn(AdditiveModel.probe(problem.space, problem.kept_importance).parts)
+
+    @property
+    def n_values(self) -> int:
+        """Entries of an observation, ``2 a + 2``."""
+        return 2 * self.worth.shape[1] + 2
+
+    def learn(self, parts: Sequence[FloatArray]) -> None:
+        """Take other worths, for each position an array with one entry per option."""
+        self.worth = self._spread(parts)
+
+    def observe(self, position: int, left_ms: FloatArray) -> FloatArray:
+        """What is seen at a position: worths, costs, and how much of either is to come.
+
+        Args:
+            position: The position at hand.
+            left_ms: Shape ``(n,)``: latency that the episodes may still spend.
+
+        Returns:
+            Shape ``(n, 2 a + 2)``: worths relative to what positions are worth on average; costs relative to
+            what is left; the share of all worth that later positions have; and the cost of all that is
+            still to be decided relative to what is left.
+        """
+        highest = self.worth.max(axis=1)
+        total = float(highest.sum()) or 1.0
+        worth = self.worth[position] * len(highest) / total
+        left = np.maximum(left_ms, _TINY_MS)[:, None]
+        to_come = np.array([highest[position + 1 :].sum() / total])
+        seen = np.concatenate([worth, to_come])
+        costs = np.concatenate([self.cost_ms[position], [self.cost_ms[position:].max(axis=1).sum()]])
+        return np.concatenate([np.repeat(seen[None], len(left), axis=0), costs / left], axis=1)
+
+    def _spread(self, parts: Sequence[FloatArray]) -> FloatArray:
+        """As actions count options."""
+        return np.stack([part[row] for part, row in zip(parts, self._rows, strict=True)])
+
+
 class EpisodeDynamics:
     """Episodes that run in lockstep: the one dynamics behind both environments.
 
@@ -152,13 +215,14 @@ class EpisodeDynamics:
             are known.
         add_up: Whether latencies are predicted by sums, where the model is one: faster, but rounded
             otherwise, which matters only for a target that is met exactly.
+        guide: Adds its values to the observations, where one is given.
 
     Attributes:
         n_episodes: Number of episodes n.
         targets_ms: Shape ``(n,)``: the latency target of each episode; NaN without one.
         n_positions: Steps of an episode, p.
         n_actions: Number of actions, the most options that any position has.
-        observation_size: Entries of an observation, ``2 p + 5``.
+        observation_size: Entries of an observation, ``2 p + 5`` and those of the guide.
         position: Position that the next step decides; p at the end.
 
     Raises:
@@ -166,9 +230,16 @@ class EpisodeDynamics:
     """
 
     def __init__(
-        self, problem: Problem, n_episodes: int = 1, hard_budget: bool = True, add_up: bool = False
+        self,
+        problem: Problem,
+        n_episodes: int = 1,
+        hard_budget: bool = True,
+        *,
+        add_up: bool = False,
+        guide: Guide | None = None,
     ) -> None:
         self._problem = problem
+        self._guide = guide
         self._hard_budget = hard_budget
         self._budget = LatencyBudget(problem)
         if add_up:
@@ -180,6 +251,8 @@ class EpisodeDynamics:
         self.n_positions = len(self._nvec)
         self.n_actions = int(self._nvec.max())
         self.observation_size = 2 * self.n_positions + _N_SCALARS
+        if guide is not None:
+            self.observation_size += guide.n_values
         self.reset()
 
     @property
@@ -269,7 +342,11 @@ class EpisodeDynamics:
         observations = np.zeros((self.n_episodes, self.observation_size))
         if not self.is_over:
             observations[:, position] = 1.0
-            observations[:, -1] = self._importance[position]
+            observations[:, 2 * p + 4] = self._importance[position]
+            if self._guide is not None:
+                known = np.where(np.isnan(self.targets_ms), self._budget.reference_ms, self.targets_ms)
+                left_ms = np.nan_to_num(known - self._finish_ms)
+                observations[:, 2 * p + _N_SCALARS :] = self._guide.observe(position, left_ms)
         observations[:, p : p + position] = (self._actions[:, :position] + 1) / self._nvec[:position]
         if self._budget.is_known:
             floor_ms, reference_ms = self._budget.floor_ms, self._budget.reference_ms

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlnas.env import EpisodeDynamics, Observation, episode_summary, observation_space
+from rlnas.env import EpisodeDynamics, Guide, Observation, episode_summary, observation_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,7 @@ class SubnetVecEnv(VecEnv):
         draw_targets: Given n, the latency targets in milliseconds of n new episodes, None
             meaning the problem's own, as all have by default.
         add_up: See `rlnas.env.EpisodeDynamics`.
+        guide: See `rlnas.env.EpisodeDynamics`.
 
     Attributes:
         ended_targets_ms: Shape ``(n,)``: latency targets of the episodes that ended last; NaN without.
@@ -57,10 +58,11 @@ class SubnetVecEnv(VecEnv):
         *,
         draw_targets: Callable[[int], Sequence[float | None]] | None = None,
         add_up: bool = False,
+        guide: Guide | None = None,
     ) -> None:
         self._evaluate = evaluate
         self._draw_targets = draw_targets
-        self._dynamics = EpisodeDynamics(problem, n_envs, hard_budget, add_up)
+        self._dynamics = EpisodeDynamics(problem, n_envs, hard_budget, add_up=add_up, guide=guide)
         self._actions: npt.NDArray[np.int64] = np.zeros(n_envs, dtype=np.int64)
         self.ended_targets_ms = self._dynamics.targets_ms
         super().__init__(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rlnas.protocols import Problem, Reward
     from rlnas.space import SearchSpace, SubnetConfig
 
+N_AVERAGED = 32
+"""Trials over which `Knowledge.main_effects` takes its average, at most."""
+
 MIN_FITTED = 2 * N_FOLDS
 """Trials below which nothing is fitted."""
 
@@ -152,6 +155,29 @@ class Knowledge:
         metrics = [Metrics(value, latency) for value, latency in zip(values, latencies, strict=True)]
         reward = self._problem.reward
         return [Trial(-1, c, m, float(reward(m))) for c, m in zip(configs, metrics, strict=True)]
+
+    def main_effects(self) -> list[FloatArray]:
+        """What each option adds to the predicted value, on average over the best half of the trials.
+
+        Returns:
+            For each position an array with one entry per option; the first is 0.
+        """
+        actions = self.actions
+        values, _ = self.predict(actions)
+        best = actions[np.argsort(-values, kind="stable")[: max(1, min(N_AVERAGED, len(actions) // 2))]]
+        nvec = self._problem.space.nvec
+        varied = []
+        for position, n_options in enumerate(nvec):
+            rows = np.repeat(best[None], n_options, axis=0)
+            rows[:, :, position] = np.arange(n_options)[:, None]
+            varied.append(rows.reshape(-1, len(nvec)))
+        predicted, _ = self.predict(np.concatenate(varied))
+        cuts = np.cumsum([len(rows) for rows in varied])[:-1]
+        means = [
+            part.reshape(n, -1).mean(axis=1)
+            for part, n in zip(np.split(predicted, cuts), nvec, strict=True)
+        ]
+        return [mean - mean[0] for mean in means]
 
     def best_rewards(self, targets_ms: FloatArray) -> FloatArray:
         """The greatest predicted reward among the trials within each target, shape as `targets_ms`.

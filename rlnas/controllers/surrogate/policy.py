@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
@@ -19,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from rlnas.controllers.randomness import GlobalState, Randomness
 from rlnas.controllers.vec_env import SubnetVecEnv
-from rlnas.env import EpisodeDynamics
+from rlnas.env import EpisodeDynamics, Guide
 from rlnas.errors import CheckpointError
 from rlnas.protocols import TargetedReward
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import torch
     from stable_baselines3.common.policies import ActorCriticPolicy
     from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rlnas.trial import Trial
 
 WEIGHTS, SETTINGS = "policy.safetensors", "policy.json"
+WORTH = "guide.worth"
 
 N_SAMPLED = 64
 """Episodes among which `TargetPolicy.propose` looks for further proposals."""
@@ -67,7 +68,7 @@ class PolicySettings:
     n_true_envs: int = 16
     n_epochs: int = 4
     learning_rate: float = 3e-3
-    ent_coef: float = 0.18
+    ent_coef: float = 0.06
     clip_range: float = 0.2
     hidden_sizes: tuple[int, ...] = (64, 64)
     own_share: float = 0.5
@@ -89,9 +90,10 @@ class TargetPolicy:
         problem: The space and what is known about latency.
     """
 
-    def __init__(self, model: PPO, problem: Problem) -> None:
+    def __init__(self, model: PPO, problem: Problem, guide: Guide) -> None:
         self.model = model
         self._problem = problem
+        self._guide = guide
 
     def sample(self, targets_ms: Sequence[float], *, greedy: bool = False) -> IntArray:
         """One episode per target; NaN means none.
@@ -103,7 +105,7 @@ class TargetPolicy:
         Returns:
             Actions, shape ``(n, p)``.
         """
-        dynamics = EpisodeDynamics(self._problem, len(targets_ms), add_up=True)
+        dynamics = EpisodeDynamics(self._problem, len(targets_ms), add_up=True, guide=self._guide)
         observations = dynamics.reset([None if np.isnan(t) else t for t in targets_ms])
         while not dynamics.is_over:
             actions, _ = self.model.predict(observations, deterministic=greedy)
@@ -133,7 +135,7 @@ class TargetPolicy:
         """Write weights (safetensors) and sizes (JSON) into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.contiguous() for name, tensor in self.model.policy.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
+        save_file({**state, WORTH: torch.from_numpy(self._guide.worth)}, folder / WEIGHTS)
         settings = {
             "nvec": list(self._problem.space.nvec),
             "hidden_sizes": list(self.model.policy_kwargs["net_arch"]),
@@ -153,11 +155,24 @@ class TargetPolicy:
                 f"the policy in {str(folder)!r} is for a space of nvec={settings['nvec']}, "
                 f"not {tuple(problem.space.nvec)}; search again in this space"
             )
-        env = _RewardsAboveHistory(SubnetVecEnv(problem, _no_evaluation, 2))
+        guide = Guide(problem)
+        guide.worth = _checked_worth(state, guide, folder)
+        env = _RewardsAboveHistory(SubnetVecEnv(problem, _no_evaluation, 2, guide=guide))
         with Randomness().inside():  # new weights are drawn before they are replaced
             model = make_ppo(env, PolicySettings(hidden_sizes=settings["hidden_sizes"]), seed=0)
         _take_over(model, state, folder)
-        return cls(model, problem)
+        return cls(model, problem, guide)
+
+
+def _checked_worth(state: dict[str, torch.Tensor], guide: Guide, folder: Path) -> FloatArray:
+    """Take the guide's worths out of a saved policy."""
+    worth = state.pop(WORTH, torch.zeros(0)).numpy()
+    if worth.shape != guide.worth.shape:
+        raise CheckpointError(
+            f"the policy in {str(folder)!r} is damaged: {WORTH!r} has shape {worth.shape}, not "
+            f"{guide.worth.shape}; search again"
+        )
+    return worth
 
 
 def read_policy(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor]]:
@@ -201,9 +216,10 @@ class PolicyTrainer:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._range = TargetRange.of(problem, knowledge)
+        self.guide = Guide(problem)
         self._env = self._environment(settings.n_envs, self._imagine, settings.own_share)
         self._model = make_ppo(self._env, settings, seed)
-        self.policy = TargetPolicy(self._model, problem)
+        self.policy = TargetPolicy(self._model, problem, self.guide)
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a saved policy.
@@ -212,12 +228,14 @@ class PolicyTrainer:
             CheckpointError: If there is none, it is damaged, or it is for a space of another size.
         """
         _, state = read_policy(folder)
+        self.guide.worth = _checked_worth(state, self.guide, folder)
         _take_over(self._model, state, folder)
 
     def train(self, n_steps: int) -> None:
         """Train on the surrogate for at least so many steps of episodes."""
         self._range = TargetRange.of(self._problem, self._knowledge)
         self._env.reached = self._range.reached(self._knowledge)
+        self.guide.learn(self._knowledge.main_effects())
         n_steps_each = self._settings.n_envs * len(self._problem.space.nvec)
         # Starts episodes anew: those that wait for their first step drew targets of the range before.
         self._model.learn(-(-n_steps // n_steps_each) * n_steps_each)
@@ -243,7 +261,7 @@ class PolicyTrainer:
             return self._range.draw(n, own_share, self._rng)
 
         return _RewardsAboveHistory(
-            SubnetVecEnv(self._problem, judge, n_envs, draw_targets=draw, add_up=True)
+            SubnetVecEnv(self._problem, judge, n_envs, draw_targets=draw, add_up=True, guide=self.guide)
         )
 
     def _imagine(self, configs: Sequence[SubnetConfig]) -> list[Trial]:
