@@ -182,9 +182,9 @@ class Guide:
             left_ms: Shape ``(n,)``: latency that the episodes may still spend.
 
         Returns:
-            Shape ``(n, 2 a + 2)``: worths relative to what positions are worth on average; costs relative to
-            what is left; the share of all worth that later positions have; and the cost of all that is
-            still to be decided relative to what is left.
+            Shape ``(n, 2 a + 2)``: worths relative to what positions are worth on average; the share of all
+            worth that later positions have; costs relative to what is left; and so the cost of all that
+            is still to be decided.
         """
         highest = self.worth.max(axis=1)
         total = float(highest.sum()) or 1.0

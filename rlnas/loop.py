@@ -360,9 +360,7 @@ def _targets_ms(ratios: Sequence[float], reference_ms: float) -> tuple[float, ..
         )
     distinct = sorted(set(ratios))
     if len(distinct) < len(ratios) or not all(0 < ratio < math.inf for ratio in distinct):
-        raise RewardError(
-            f"target_ratios must be numbers above 0 without repeats, but got {tuple(ratios)}"
-        )
+        raise RewardError(f"target_ratios must be numbers above 0 without repeats, but got {tuple(ratios)}")
     return tuple(float(ratio) * reference_ms for ratio in distinct)
 
 

@@ -75,13 +75,17 @@ class Ensemble:
         self.rank_correlation = rank_correlation
 
     @classmethod
-    def fit(cls, features: FloatArray, values: FloatArray, seed: int) -> Ensemble:
+    def fit(
+        cls, features: FloatArray, values: FloatArray, seed: int, offset: FloatArray | None = None
+    ) -> Ensemble:
         """Fit and cross-validate.
 
         Args:
             features: Shape ``(n, f)``, n at least `N_FOLDS`.
             values: Shape ``(n,)``.
             seed: Of the folds.
+            offset: Shape ``(n,)``: what is added to the predictions before they are ranked, e.g. those of
+                an earlier model that `values` are the residuals of; 0 by default.
         """
         scaler = StandardScaler().fit(features)
         x = scaler.transform(features)
@@ -94,7 +98,8 @@ class Ensemble:
                 member.fit(x[fitted], y[fitted])
                 row[judged] = member.predict(x[judged])
         weights = _weights(held_out, y)
-        correlation = float(spearmanr(weights @ held_out, y).statistic) if np.ptp(y) else 0.0
+        added = np.zeros(len(y)) if offset is None else offset / scale
+        correlation = float(spearmanr(weights @ held_out + added, y + added).statistic) if np.ptp(y) else 0.0
         members = _members(kernel)
         for member in members:
             member.fit(x, y)

@@ -108,12 +108,13 @@ class Knowledge:
             return
         actions = self.actions
         values = np.array([self._value(trial) for trial in self._trials.values()])
+        offset = np.zeros(len(values))
         if self._prior is not None:
             expected = self._prior(actions)
             flat = np.array([0.0, values.mean()])
             self._line = np.polyfit(expected, values, 1) if np.ptp(expected) else flat
-            values = values - np.polyval(self._line, expected)
-        self.ensemble = Ensemble.fit(self._features(actions), values, self._seed)
+            offset = np.polyval(self._line, expected)
+        self.ensemble = Ensemble.fit(self._features(actions), values - offset, self._seed, offset)
 
     def predict(self, actions: IntArray) -> tuple[FloatArray, FloatArray]:
         """Expected value (accuracy, or reward) of actions and how unsure it is, each of shape ``(k,)``."""
