@@ -99,11 +99,11 @@ class Ensemble:
                 row[judged] = member.predict(x[judged])
         weights = _weights(held_out, y)
         added = np.zeros(len(y)) if offset is None else offset / scale
-        correlation = float(spearmanr(weights @ held_out + added, y + added).statistic) if np.ptp(y) else 0.0
+        ranked = spearmanr(weights @ held_out + added, y + added).statistic if np.ptp(y) else 0.0
         members = _members(kernel)
         for member in members:
             member.fit(x, y)
-        return cls(members, scaler, location, scale, weights, np.nan_to_num(correlation))
+        return cls(members, scaler, location, scale, weights, float(np.nan_to_num(ranked)))
 
     def predict(self, features: FloatArray) -> Prediction:
         """Of features of shape ``(k, f)``."""
