@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
-GUIDES = ("custom_reward", "custom_space", "custom_controller", "custom_latency")
+GUIDES = ("custom_reward", "custom_space", "custom_controller", "custom_latency", "any_target")
 
 _FENCE = re.compile(r"^```(\w*)(?: file=([\w.]+))?\s*$")
 _NOT_RUN = re.compile(r"^<!-- not run: (\S.*) -->$")
