@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from rlnas.env import ENV_ID, OBSERVATION_LIMIT, EpisodeDynamics, LatencyBudget, SubnetEnv
+from rlnas.env import ENV_ID, OBSERVATION_LIMIT, EpisodeDynamics, Guide, LatencyBudget, SubnetEnv
 from rlnas.errors import InfeasibleTargetError, LatencyTableError, RewardError
 from rlnas.metrics import Metrics
 from rlnas.protocols import Problem
-from rlnas.rewards import LatencyTarget
-from rlnas.space import LayerOptions, LayerwiseSpace
+from rlnas.rewards import LatencyTarget, LinearPenalty
+from rlnas.space import LayerOptions, LayerwiseSpace, ModelShape
+from rlnas.tabular import additive_task
 from rlnas.trial import Trial
 
 if TYPE_CHECKING:
@@ -336,3 +337,109 @@ def test_the_latency_model_is_asked_once_per_step_and_never_twice_about_a_subnet
         for _ in SPACE.nvec:
             dynamics.step([4, 4, 3])
         assert calls == expected
+
+
+def test_a_guide_shows_worth_and_cost_of_the_options_at_hand():
+    space = LayerwiseSpace.for_model(ModelShape(2, 4, 16, 8), (0, 4), (0, 8, 16))
+
+    def latency(configs):
+        return [1 + sum(l.num_attention_heads + l.intermediate_size / 8 for l in c.layers) for c in configs]
+
+    problem = Problem(
+        space=space, reward=LatencyTarget(target_ms=6.0), latency=latency, target_ms=6.0, reference_ms=13.0
+    )
+    guide = Guide(problem)
+    assert guide.cost_ms.tolist() == [[0.0, 0.0, 4.0], [0.0, 1.0, 2.0]] * 2
+    guide.learn([np.array([0.0, 3.0]), np.array([0.0, 1.0, 2.0]), np.array([0.0, 3.0]), np.zeros(3)])
+    dynamics = EpisodeDynamics(problem, 2, guide=guide)
+    plain = EpisodeDynamics(problem, 2)
+    seen = dynamics.observe()
+    assert seen.shape == (2, plain.observation_size + guide.n_values)
+    assert np.array_equal(seen[:, : plain.observation_size], plain.observe())
+    left_ms = 6.0 - 1.0
+    # On average a position is worth 2; later ones are worth 5 of 8; all options cost 4 + 2 + 4 + 2.
+    first = [0.0, 0.0, 1.5, 5 / 8, 0.0, 0.0, 4 / left_ms, 12 / left_ms]
+    assert seen[0, plain.observation_size :].tolist() == pytest.approx(first)
+    dynamics.step([2, 0])
+    later = dynamics.observe()[:, plain.observation_size :]
+    assert later[0, 4:].tolist() == pytest.approx([0.0, 1 / 1.0, 2 / 1.0, 8 / 1.0])
+    assert later[1, 4:].tolist() == pytest.approx([0.0, 1 / left_ms, 2 / left_ms, 8 / left_ms])
+    for _ in range(3):
+        dynamics.step([0, 0])
+    assert dynamics.is_over
+    assert not dynamics.observe()[:, plain.observation_size :].any()
+
+
+def test_a_guide_begins_with_the_importance_that_options_keep():
+    task = additive_task(LayerwiseSpace.for_model(ModelShape(2, 4, 16, 8)))
+    parts = task.accuracy_parts
+
+    def kept(configs):
+        return [sum(p[e] for p, e in zip(parts, task.space.encode(c), strict=True)) for c in configs]
+
+    problem = Problem(space=task.space, reward=LinearPenalty(), kept_importance=kept)
+    assert Guide(problem).worth == pytest.approx(np.stack(parts))
+    assert not Guide(problem).cost_ms.any()
+
+
+@pytest.mark.parametrize("latency", [additive_ms, jagged_ms], ids=["additive", "jagged"])
+def test_latencies_that_add_up_are_summed_and_the_same_but_for_rounding(latency) -> None:
+    exact, summed = (LatencyBudget(make_problem(latency)) for _ in range(2))
+    assert not summed.adds_up
+    summed.add_up()
+    assert summed.adds_up
+    rng = np.random.default_rng(0)
+    actions = rng.integers(SPACE.nvec, size=(100, N_POSITIONS))
+    np.testing.assert_allclose(summed.predict(actions), exact.predict(actions), rtol=1e-12)
+    assert (summed.floor_ms, summed.reference_ms) == (exact.floor_ms, exact.reference_ms)
+
+
+def test_summed_latencies_ask_the_model_no_more() -> None:
+    calls: list[int] = []
+
+    def counting(configs: Sequence[SubnetConfig]) -> list[float]:
+        calls.append(len(configs))
+        return additive_ms(configs)
+
+    dynamics = EpisodeDynamics(make_problem(counting), 3, add_up=True)
+    calls.clear()
+    for _ in range(2):
+        dynamics.reset()
+        for _ in SPACE.nvec:
+            dynamics.step([4, 4, 3])
+    assert calls == []
+    assert max(additive_ms(dynamics.configs())) <= 9.0
+
+
+def test_latencies_that_do_not_add_up_are_asked_for_as_before() -> None:
+    budget = LatencyBudget(make_problem(tangled_ms, 30.0))
+    budget.add_up()
+    assert not budget.adds_up
+    actions = np.random.default_rng(0).integers(SPACE.nvec, size=(20, N_POSITIONS))
+    expected = tangled_ms([SPACE.decode(action) for action in actions.tolist()])
+    np.testing.assert_array_equal(budget.predict(actions), expected)
+
+
+def test_nothing_known_adds_up_to_nothing() -> None:
+    budget = LatencyBudget(make_problem(latency=None))
+    budget.add_up()
+    assert not budget.adds_up
+    assert np.isnan(budget.predict(np.zeros((3, N_POSITIONS), dtype=np.int64))).all()
+
+
+def test_episodes_have_targets_and_rewards_of_their_own() -> None:
+    problem = make_problem(target_ms=9.0)
+    dynamics = EpisodeDynamics(problem, 3, add_up=True)
+    dynamics.reset([7.0, None, 12.0])
+    np.testing.assert_array_equal(dynamics.targets_ms, [7.0, 9.0, 12.0])
+    for _ in SPACE.nvec:
+        dynamics.step([4, 4, 4])
+    trials, rewards = dynamics.score(evaluator(problem))
+    assert all(t.metrics.latency_ms <= ms for t, ms in zip(trials, (7.0, 9.0, 12.0), strict=True))
+    expected = [
+        LatencyTarget(target_ms=ms)(t.metrics) for t, ms in zip(trials, (7.0, 9.0, 12.0), strict=True)
+    ]
+    np.testing.assert_array_equal(rewards, expected)
+    assert dynamics.actions.shape == (3, N_POSITIONS)
+    dynamics.reset()
+    np.testing.assert_array_equal(dynamics.targets_ms, [9.0] * 3)
