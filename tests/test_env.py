@@ -343,7 +343,7 @@ def test_a_guide_shows_worth_and_cost_of_the_options_at_hand():
     space = LayerwiseSpace.for_model(ModelShape(2, 4, 16, 8), (0, 4), (0, 8, 16))
 
     def latency(configs):
-        return [1 + sum(l.num_attention_heads + l.intermediate_size / 8 for l in c.layers) for c in configs]
+        return [1 + sum(x.num_attention_heads + x.intermediate_size / 8 for x in c.layers) for c in configs]
 
     problem = Problem(
         space=space, reward=LatencyTarget(target_ms=6.0), latency=latency, target_ms=6.0, reference_ms=13.0

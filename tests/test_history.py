@@ -301,6 +301,22 @@ def test_without_trials_there_is_no_best():
     assert make_result().n_raced_out == 0
 
 
+def test_the_best_for_another_reward_is_found_among_the_same_trials():
+    result = make_result((0.5, 2.0, 0.9), (0.8, 6.0, 0.1), (0.8, 6.0, 0.1), (0.9, 9.0, 0.0, True))
+    best = result.best_for(lambda metrics: metrics.accuracy)
+    assert (
+        best is result.trials[1]
+    )  # the earlier of two, with the reward that is stored; not the one raced out
+    assert result.best_for(lambda metrics: -metrics.latency_ms) is result.trials[0]
+
+
+def test_without_complete_trials_nothing_is_best_for_any_reward():
+    with pytest.raises(HistoryError, match="no best trial because it has no trial"):
+        make_result().best_for(lambda metrics: metrics.accuracy)
+    with pytest.raises(HistoryError, match="no best trial because all 1 were raced out"):
+        make_result((0.5, 2.0, 0.1, True)).best_for(lambda metrics: metrics.accuracy)
+
+
 def test_what_was_raced_out_is_never_the_best_nor_on_the_front():
     result = make_result((0.99, 0.5, 0.9, True), (0.5, 1.0, 0.1), (0.9, 3.0, 0.2), (0.98, 2.0, 0.8, True))
     assert result.best.number == 2

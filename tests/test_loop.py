@@ -249,6 +249,92 @@ def test_a_target_in_milliseconds_needs_no_latency_model():
     assert result.best.reward == pytest.approx(0.5 - 1.0)
 
 
+class Reader:
+    """Takes note of the problem."""
+
+    def search(self, problem, evaluate, budget, seed):
+        self.problem = problem
+
+
+def test_target_ratios_become_milliseconds_in_ascending_order():
+    reader = Reader()
+    run(reader, reward=LatencyTarget(ratio=0.5), target_ratios=(0.75, 0.25, 1.5))
+    assert reader.problem.targets_ms == pytest.approx((2.5, 7.5, 15.0))
+    assert reader.problem.served_targets_ms == reader.problem.targets_ms
+    assert reader.problem.target_ms == pytest.approx(5.0)
+    run(reader, reward=LatencyTarget(ratio=0.5))
+    assert reader.problem.targets_ms == ()
+
+
+def test_rewards_of_a_search_for_several_targets_are_those_of_its_own():
+    options = {"reward": LatencyTarget(ratio=0.5), "budget": 60}
+    one, several = (run(RandomBatches(), **options, target_ratios=ratios) for ratios in ((), (0.2, 0.9)))
+    assert several.trials == one.trials
+    for target_ms in (2.0, 9.0):
+        reward = LatencyTarget(target_ms=target_ms)
+        best = several.best_for(reward)
+        assert reward(best.metrics) == max(reward(trial.metrics) for trial in several.trials)
+
+
+@pytest.mark.parametrize(
+    ("target_ratios", "shown"),
+    [
+        ((0.5, 0.0), r"above 0 without repeats, but got \(0\.5, 0\.0\)"),
+        ((-0.5,), r"but got \(-0\.5,\)"),
+        ((0.5, 0.7, 0.5), r"without repeats, but got \(0\.5, 0\.7, 0\.5\)"),
+        ((0.5, math.inf), r"but got \(0\.5, inf\)"),
+        ((math.nan,), r"but got \(nan,\)"),
+    ],
+    ids=["zero", "negative", "repeated", "infinite", "nan"],
+)
+def test_target_ratios_that_make_no_sense_are_refused(target_ratios, shown):
+    with pytest.raises(RewardError, match=shown):
+        run(RandomBatches(), reward=LatencyTarget(ratio=0.5), target_ratios=target_ratios)
+
+
+def test_target_ratios_need_a_latency_model():
+    with pytest.raises(RewardError, match=r"target_ratios=\(0\.3,\) are relative.*latency=\.\.\."):
+        run(RandomBatches(), TASK.__call__, LatencyTarget(target_ms=5.0), target_ratios=(0.3,))
+
+
+@pytest.mark.parametrize("reward", [accuracy_of, LinearPenalty()], ids=["plain", "penalty"])
+def test_target_ratios_need_a_reward_that_knows_targets(reward):
+    with pytest.raises(RewardError, match=r"serves one target only; to ask for target_ms=3"):
+        run(RandomBatches(), reward=reward, target_ratios=(0.3, 0.6))
+
+
+def test_the_smallest_of_several_targets_has_to_be_reachable():
+    with pytest.raises(InfeasibleTargetError, match=r"target_ms=0\.5 cannot be reached"):
+        run(RandomBatches(), reward=LatencyTarget(ratio=0.5), target_ratios=(0.6, 0.05))
+
+
+def test_a_search_for_other_targets_is_not_resumed(tmp_path):
+    options = {"reward": LatencyTarget(ratio=0.5), "path": tmp_path}
+    first = run(RandomBatches(), **options, target_ratios=(0.3, 0.6))
+    again = run(RandomBatches(), **options, target_ratios=(0.6, 0.3), resume=True)
+    assert again.trials == first.trials
+    for ratios in ((0.3, 0.7), ()):
+        with pytest.raises(HistoryError, match="targets_ms"):
+            run(RandomBatches(), **options, target_ratios=ratios, resume=True)
+
+
+def test_importance_kept_comes_from_the_evaluator_unless_it_is_given():
+    class Weighing:
+        def kept_importance(self, configs):
+            return [7.0] * len(configs)
+
+        def __call__(self, configs):
+            return TASK(configs)
+
+    reader = Reader()
+    run(reader, Weighing())
+    assert reader.problem.kept_importance(members("0000")) == [7.0]
+    run(reader, Weighing(), kept_importance=lambda configs: [1.0] * len(configs))
+    assert reader.problem.kept_importance(members("0000")) == [1.0]
+    run(reader)
+    assert reader.problem.kept_importance is None
+
+
 @pytest.mark.parametrize("reward", [LatencyTarget(ratio=0.5), LinearPenalty()], ids=["ratio", "linear"])
 def test_a_relative_reward_needs_a_latency_model(reward):
     with pytest.raises(RewardError, match=r"is relative to the full model's latency.*latency=\.\.\."):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from rlnas.errors import RewardError
-from rlnas.protocols import InformedEvaluator, Problem, RecallingEvaluator, RelativeReward, TargetedReward
+from rlnas.protocols import (
+    InformedEvaluator,
+    Problem,
+    RecallingEvaluator,
+    RelativeReward,
+    TargetedReward,
+    WeighingEvaluator,
+)
 from rlnas.rewards import LatencyTarget
 from rlnas.space import LayerwiseSpace, ModelShape
 from rlnas.tabular import TabularEvaluator, additive_task
@@ -76,3 +83,30 @@ def test_importance_becomes_an_array_of_floats():
 def test_unsound_importance_is_refused(importance, message):
     with pytest.raises(ValueError, match=message):
         Problem(SPACE, plain, importance=importance)
+
+
+@pytest.mark.parametrize(
+    "targets_ms", [(4.0, 2.0), (2.0, 2.0), (2.0, float("nan"))], ids=["descending", "repeated", "nan"]
+)
+def test_targets_that_do_not_ascend_are_refused(targets_ms):
+    with pytest.raises(ValueError, match=rf"must ascend without repeats, but got \({targets_ms[0]}, "):
+        Problem(SPACE, plain, targets_ms=targets_ms)
+
+
+def test_the_targets_served_are_several_or_the_rewards_own_or_none():
+    reward = LatencyTarget(target_ms=4.0)
+    assert Problem(SPACE, reward, target_ms=4.0, targets_ms=(2.0, 8.0)).served_targets_ms == (2.0, 8.0)
+    assert Problem(SPACE, reward, target_ms=4.0).served_targets_ms == (4.0,)
+    assert Problem(SPACE, plain).served_targets_ms == ()
+
+
+def test_evaluators_weigh_if_they_have_the_method():
+    class Weighing:
+        def kept_importance(self, configs):
+            return [1.0] * len(configs)
+
+        def __call__(self, configs):
+            return []
+
+    assert isinstance(Weighing(), WeighingEvaluator)
+    assert not isinstance(additive_task(SPACE), WeighingEvaluator)

@@ -143,3 +143,63 @@ def test_seeding_gives_a_seed_per_episode_and_changes_nothing(vec_env: SubnetVec
     assert vec_env.seed(7) == [7 + index for index in range(N_ENVS)]
     np.testing.assert_array_equal(vec_env.reset(), before)
     vec_env.close()
+
+
+def test_targets_are_drawn_for_every_new_round_of_episodes() -> None:
+    problem = make_problem()
+    evaluate, _ = recorder(problem)
+    drawn = [[2.0, 3.0, None, 7.0, 9.0], [4.0] * N_ENVS, [6.0] * N_ENVS]
+    asked: list[int] = []
+
+    def draw(n: int) -> list[float | None]:
+        asked.append(n)
+        return drawn[len(asked) - 1]
+
+    vec_env = SubnetVecEnv(problem, evaluate, N_ENVS, draw_targets=draw)
+    for targets in ([2.0, 3.0, 5.0, 7.0, 9.0], [4.0] * N_ENVS):  # None is the problem's own
+        if len(asked) == 0:
+            vec_env.reset()
+        for _ in range(N_POSITIONS):
+            _, rewards, dones, infos = vec_env.step(np.full(N_ENVS, 3))
+        assert dones.all()
+        np.testing.assert_array_equal(vec_env.ended_targets_ms, targets)
+        for info, target_ms, reward in zip(infos, targets, rewards, strict=True):
+            assert info["latency_ms"] <= target_ms
+            metrics = TASK([info["config"]])[0]
+            assert reward == np.float32(LatencyTarget(target_ms=target_ms)(metrics))
+    assert asked == [N_ENVS] * 3
+
+
+def test_options_of_a_reset_go_before_what_is_drawn() -> None:
+    problem = make_problem()
+    vec_env = SubnetVecEnv(problem, recorder(problem)[0], N_ENVS, draw_targets=lambda n: [4.0] * n)
+    vec_env.set_options([{"target_ms": 8.0}, *[{}] * (N_ENVS - 1)])
+    vec_env.reset()
+    for _ in range(N_POSITIONS):
+        vec_env.step(np.full(N_ENVS, 3))
+    np.testing.assert_array_equal(vec_env.ended_targets_ms, [8.0] + [4.0] * (N_ENVS - 1))
+
+
+def test_without_a_target_the_ended_targets_are_not_a_number() -> None:
+    problem = Problem(SPACE, lambda metrics: metrics.accuracy, TASK.latency)
+    vec_env = SubnetVecEnv(problem, recorder(problem)[0], N_ENVS)
+    vec_env.reset()
+    for _ in range(N_POSITIONS):
+        vec_env.step(np.zeros(N_ENVS, dtype=np.int64))
+    assert np.isnan(vec_env.ended_targets_ms).all()
+
+
+def test_summed_latencies_give_the_same_episodes() -> None:
+    problem = make_problem()
+    exact, summed = (
+        SubnetVecEnv(problem, recorder(problem)[0], N_ENVS, add_up=add_up) for add_up in (False, True)
+    )
+    rng = np.random.default_rng(0)
+    np.testing.assert_allclose(exact.reset(), summed.reset(), rtol=1e-6)
+    for _ in range(4 * N_POSITIONS):
+        actions = rng.integers(SPACE.nvec[1], size=N_ENVS)
+        first, second = exact.step(actions), summed.step(actions)
+        np.testing.assert_allclose(first[0], second[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(exact.actions, summed.actions)
+    assert exact.n_positions == N_POSITIONS
+    assert exact.actions.shape == (N_ENVS, N_POSITIONS)
