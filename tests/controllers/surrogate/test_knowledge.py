@@ -217,3 +217,24 @@ def test_a_reward_without_targets_is_not_expected_at_one(n: int) -> None:
     assert len(expected_rewards(problem, judged(draw(n), problem))) == n
     with pytest.raises(RewardError, match=r"target_ms=3\.0"):
         expected_rewards(problem, judged(draw(n), problem), target_ms=3.0)
+
+
+def test_main_effects_are_what_options_add_where_accuracies_add_up() -> None:
+    effects = make_knowledge(300).main_effects()
+    assert [len(effect) for effect in effects] == list(SPACE.nvec)
+    for effect, part in zip(effects, TASK.accuracy_parts, strict=True):
+        assert effect[0] == 0.0
+        np.testing.assert_allclose(effect, part, atol=0.04)
+
+
+def test_main_effects_are_those_around_good_subnets() -> None:
+    """A block whose worth depends on another one counts as it does where that one is there."""
+
+    def tangled(configs) -> list[Metrics]:
+        actions = np.array([SPACE.encode(config) for config in configs])
+        return [Metrics(float(a[0] + a[0] * (a[1] == 2)), 5.0) for a in actions]
+
+    problem = Problem(SPACE, lambda metrics: metrics.accuracy)
+    effects = make_knowledge(300, problem, tangled).main_effects()
+    assert effects[0][3] > 4.0  # 3 on its own, 6 beside the other one, which good subnets have
+    assert max(np.abs(effect).max() for effect in effects[2:]) < 0.5
