@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rlnas.trial import Trial
 
 N_WARM = 16
-"""Subnets of a warm start's front that are evaluated first."""
+"""Subnets of a warm start that are evaluated first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class SurrogateSearch:
         limit = max(2, budget // 2)
         actions = self._settings.start.actions(self.problem, self._rng, limit)
         if self._warm_start is not None:
-            earlier = self._feasible(self._warm_start.best_actions(self.problem, N_WARM))
+            earlier = self._warm_start.best_actions(self.problem, N_WARM)
             actions = np.concatenate([earlier, actions])[:limit]
         distinct = list({action.tobytes(): action for action in actions}.values())
         self.knowledge.learn(evaluate(self._configs(distinct)))
@@ -168,9 +168,6 @@ class SurrogateSearch:
         if lacking:
             batch = np.concatenate([batch, self.sampler.sample(lacking)])
         self.knowledge.learn(evaluate(self._configs(batch)))
-
-    def _feasible(self, actions: IntArray) -> IntArray:
-        return self.sampler.repair(actions)
 
     def _configs(self, actions: Sequence[IntArray] | IntArray) -> list[SubnetConfig]:
         return [self.problem.space.decode(action.tolist()) for action in actions]
@@ -280,7 +277,7 @@ class SurrogatePPOController(_SurrogateController):
         save_path: Folder for the trained policy (safetensors and JSON), written when the search ends,
             however it ends; None saves nothing.
         warm_start: An earlier run, perhaps on another task: its surrogate is what this one starts from,
-            its front is evaluated first, and its policy goes on learning.
+            its best subnets are evaluated first, and its policy goes on learning.
     """
 
     def _make_proposer(self, search: SurrogateSearch, seed: int) -> Proposer:

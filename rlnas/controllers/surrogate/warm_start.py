@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from rlnas.controllers.surrogate.ensemble import N_FOLDS, Ensemble
 from rlnas.controllers.surrogate.features import Features
 from rlnas.errors import HistoryError
 from rlnas.history import History
-from rlnas.pareto import is_pareto_optimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,8 @@ class WarmStart:
         """Read the history and look for the policy of a run.
 
         Raises:
-            HistoryError: If there is no history, it is damaged, or it holds too few trials.
+            RunFolderError: If there is no history.
+            HistoryError: If it is damaged, or holds too few trials.
         """
         folder = Path(run_folder)
         with History.read(folder) as history:
@@ -81,32 +82,34 @@ class WarmStart:
         """
         members = self._members(problem)
         features = Features(problem.space)
-        actions = np.array([problem.space.encode(trial.config) for trial in members], dtype=np.int64)
         values = np.array([trial.metrics.accuracy for trial in members])
-        ensemble = Ensemble.fit(features(actions), values, seed=0)
+        ensemble = Ensemble.fit(features(_actions(problem, members)), values, seed=0)
         return lambda asked: ensemble.predict(features(asked)).mean
 
     def best_actions(self, problem: Problem, n: int) -> IntArray:
-        """The earlier search's Pareto front in this problem's latencies, thinned evenly.
+        """The earlier subnets of which most is expected, for each target of this problem in turn.
 
         Args:
-            problem: Its latency model is asked; without one, the most accurate subnets are taken.
+            problem: Its latency model says which subnets are within a target; without one, or without a
+                target, all are.
             n: Most actions to give.
 
         Returns:
-            Shape ``(k, p)``, by ascending latency.
+            Distinct actions, shape ``(k, p)``; empty if none is within the largest target.
+
+        Raises:
+            HistoryError: If too few of its subnets belong to this space.
         """
         members = self._members(problem)
-        accuracies = np.array([trial.metrics.accuracy for trial in members])
-        configs = [trial.config for trial in members]
-        if problem.latency is None:
-            rows = np.argsort(-accuracies, kind="stable")[:n]
-        else:
-            latencies = np.asarray(problem.latency(configs), dtype=np.float64)
-            front = np.flatnonzero(is_pareto_optimal(np.stack([latencies, -accuracies], axis=1)))
-            front = front[np.argsort(latencies[front], kind="stable")]
-            rows = front[np.unique(np.linspace(0, len(front) - 1, min(n, len(front))).round().astype(int))]
-        return np.array([problem.space.encode(configs[row]) for row in rows], dtype=np.int64)
+        actions = _actions(problem, members)
+        order = np.argsort(-self.model(problem)(actions), kind="stable")
+        latencies = np.full(len(members), np.nan)
+        if problem.latency is not None:
+            latencies = np.asarray(problem.latency([trial.config for trial in members]), dtype=np.float64)
+        # A comparison with NaN is false: what has no latency is within every target.
+        within = [order[~(latencies[order] > target)] for target in problem.served_targets_ms or (np.inf,)]
+        in_turn = [row for rows in itertools.zip_longest(*within) for row in rows if row is not None]
+        return actions[list(dict.fromkeys(in_turn))[:n]]
 
     def _members(self, problem: Problem) -> list[Trial]:
         members = [trial for trial in self.trials if trial.config in problem.space]
@@ -116,3 +119,7 @@ class WarmStart:
                 f"search's space, and {MIN_TRIALS} are needed; search the same space, or start without it"
             )
         return members
+
+
+def _actions(problem: Problem, trials: list[Trial]) -> IntArray:
+    return np.array([problem.space.encode(trial.config) for trial in trials], dtype=np.int64)

@@ -98,26 +98,28 @@ def test_the_model_expects_what_the_earlier_search_saw() -> None:
     assert spearmanr(expected, truth).statistic > 0.95
 
 
-def test_the_best_actions_are_the_front_in_the_new_latencies() -> None:
+def test_the_best_actions_are_those_expected_to_be_best_within_each_target_in_turn() -> None:
     trials = judged(200)
-    latency = additive_task(SPACE, seed=7).latency  # another device
-    found = WarmStart.of(trials).best_actions(replace(PROBLEM, latency=latency), 5)
-    configs = [SPACE.decode(action) for action in found.tolist()]
-    accuracy = {trial.config: trial.metrics.accuracy for trial in trials}
-    milliseconds = dict(zip(accuracy, latency(list(accuracy)), strict=True))
-    assert len(found) == 5
-    assert [milliseconds[c] for c in configs] == sorted(milliseconds[c] for c in configs)
-    for config in configs:
-        faster = [other for other in accuracy if milliseconds[other] < milliseconds[config]]
-        assert all(accuracy[other] < accuracy[config] for other in faster)
-    assert accuracy[configs[-1]] == max(accuracy.values())
+    start, latency = WarmStart.of(trials), additive_task(SPACE, seed=7).latency  # another device
+    problem = replace(PROBLEM, latency=latency, targets_ms=(3.0, 6.0))
+    found = start.best_actions(problem, 6)
+    actions = np.array([SPACE.encode(trial.config) for trial in trials])
+    expected = start.model(problem)(actions)
+    milliseconds = np.array(latency([trial.config for trial in trials]))
+    for target, chosen in ((3.0, found[0::2]), (6.0, found[1::2])):
+        within = np.flatnonzero(milliseconds <= target)
+        best = within[np.argsort(-expected[within])][: len(chosen)]
+        assert chosen.tolist() == actions[best].tolist()
+    nothing = start.best_actions(replace(problem, targets_ms=(1e-6,)), 6)
+    assert nothing.shape == (0, len(SPACE.nvec))
 
 
-def test_without_latencies_the_best_actions_are_the_most_accurate() -> None:
+def test_without_latencies_the_best_actions_are_the_most_promising() -> None:
     trials = judged(60)
-    found = WarmStart.of(trials).best_actions(Problem(SPACE, lambda metrics: metrics.accuracy), 4)
-    top = sorted(trials, key=lambda trial: -trial.metrics.accuracy)[:4]
-    assert [SPACE.decode(action) for action in found.tolist()] == [trial.config for trial in top]
+    start, problem = WarmStart.of(trials), Problem(SPACE, lambda metrics: metrics.accuracy)
+    found = start.best_actions(problem, 4)
+    actions = np.array([SPACE.encode(trial.config) for trial in trials])
+    assert found.tolist() == actions[np.argsort(-start.model(problem)(actions))][:4].tolist()
 
 
 def related(configs) -> list[Metrics]:
