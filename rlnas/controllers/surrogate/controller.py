@@ -140,10 +140,13 @@ class SurrogateSearch:
         """
         known = self.knowledge.actions
         within = ~(self.knowledge.budget.predict(known) > target_ms)
-        pool = np.concatenate([known[within], proposer.propose(target_ms, self._settings.pool_size)])
-        pool = np.unique(pool, axis=0)
-        rewards = self.knowledge.rewards(pool, np.full(len(pool), target_ms))
-        return pool[np.argsort(-rewards, kind="stable")[:n]]
+        rewards = self.knowledge.expected_rewards(np.full(len(known), target_ms))[within]
+        proposed = np.unique(proposer.propose(target_ms, self._settings.pool_size), axis=0)
+        proposed = proposed[[not self.knowledge.is_known(action) for action in proposed]]
+        predicted = self.knowledge.rewards(proposed, np.full(len(proposed), target_ms))
+        pool = np.concatenate([known[within], proposed])
+        order = np.argsort(-np.concatenate([rewards, predicted]), kind="stable")
+        return pool[order[:n]]
 
     def _begin(self, evaluate: Evaluate, budget: int) -> None:
         """Evaluate the start, at most half of the budget."""

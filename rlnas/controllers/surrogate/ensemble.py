@@ -57,6 +57,7 @@ class Ensemble:
         rank_correlation: Spearman's, between the values and predictions from the other folds;
             0 where it cannot be computed.
         weights: Of the members; they sum to 1.
+        held_out: Shape ``(n,)``: what was predicted of each subnet from the folds without it.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Ensemble:
         scale: float,
         weights: FloatArray,
         rank_correlation: float,
+        held_out: FloatArray,
     ) -> None:
         self._members = tuple(members)
         self._scaler = scaler
         self._location, self._scale = location, scale
         self.weights = weights
         self.rank_correlation = rank_correlation
+        self.held_out = held_out
 
     @classmethod
     def fit(
@@ -99,11 +102,20 @@ class Ensemble:
                 row[judged] = member.predict(x[judged])
         weights = _weights(held_out, y)
         added = np.zeros(len(y)) if offset is None else offset / scale
-        ranked = spearmanr(weights @ held_out + added, y + added).statistic if np.ptp(y) else 0.0
+        others = weights @ held_out
+        ranked = spearmanr(others + added, y + added).statistic if np.ptp(y) else 0.0
         members = _members(kernel)
         for member in members:
             member.fit(x, y)
-        return cls(members, scaler, location, scale, weights, float(np.nan_to_num(ranked)))
+        return cls(
+            members,
+            scaler,
+            location,
+            scale,
+            weights,
+            float(np.nan_to_num(ranked)),
+            location + scale * others,
+        )
 
     def predict(self, features: FloatArray) -> Prediction:
         """Of features of shape ``(k, f)``."""

@@ -10,6 +10,7 @@ import numpy as np
 from rlnas.controllers.surrogate.ensemble import N_FOLDS, Ensemble
 from rlnas.controllers.surrogate.features import Features
 from rlnas.env import LatencyBudget
+from rlnas.errors import ControllerError
 from rlnas.metrics import Metrics
 from rlnas.trial import Trial
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 N_AVERAGED = 32
 """Trials over which `Knowledge.main_effects` takes its average, at most."""
+
+N_COMPARED = 64
+"""Trials whose answers to single items `item_noise` compares, at most."""
 
 MIN_FITTED = 2 * N_FOLDS
 """Trials below which nothing is fitted."""
@@ -60,6 +64,7 @@ class Knowledge:
         self._actions: list[IntArray] = []
         self._rewards: dict[float, Reward] = {}
         self._line = np.array([0.0, 0.0])
+        self._offset = np.zeros(0)
         self.models_reward = False
         self.ensemble: Ensemble | None = None
         self.budget = LatencyBudget(problem)
@@ -114,17 +119,34 @@ class Knowledge:
             flat = np.array([0.0, values.mean()])
             self._line = np.polyfit(expected, values, 1) if np.ptp(expected) else flat
             offset = np.polyval(self._line, expected)
+        self._offset = offset
         self.ensemble = Ensemble.fit(self._features(actions), values - offset, self._seed, offset)
 
     def predict(self, actions: IntArray) -> tuple[FloatArray, FloatArray]:
         """Expected value (accuracy, or reward) of actions and how unsure it is, each of shape ``(k,)``."""
         if self.ensemble is None:
-            raise RuntimeError("fit before predict")
+            raise ControllerError("nothing can be predicted before a fit; call fit first")
         prediction = self.ensemble.predict(self._features(actions))
         mean = prediction.mean
         if self._prior is not None:
             mean = mean + np.polyval(self._line, self._prior(actions))
         return mean, prediction.std
+
+    def expected(self) -> FloatArray:
+        """What the trials' values are thought to be without the luck of their items, shape ``(n,)``.
+
+        What was seen is drawn towards what the other folds predict, the more the larger the noise of the
+        items is beside what the model misses (the posterior mean of a normal model).
+        """
+        if self.ensemble is None:
+            raise ControllerError("nothing is expected of trials before a fit; call fit first")
+        values = np.array([self._value(trial) for trial in self._trials.values()])
+        predicted = self.ensemble.held_out + self._offset
+        error = float(np.mean((values - predicted) ** 2))
+        noise = item_noise(self.trials)
+        missed = 0.0 if noise is None else max(0.0, error - noise)
+        share = missed / (missed + noise) if noise else float(noise is not None)
+        return predicted + share * (values - predicted)
 
     def rewards(self, actions: IntArray, targets_ms: FloatArray, optimism: float = 0.0) -> FloatArray:
         """Predicted rewards.
@@ -135,7 +157,13 @@ class Knowledge:
             optimism: Standard deviations that are added to the expected value.
         """
         mean, std = self.predict(actions)
-        values = mean + optimism * std
+        return self._worth(mean + optimism * std, actions, targets_ms)
+
+    def expected_rewards(self, targets_ms: FloatArray) -> FloatArray:
+        """Rewards that follow from `expected`, of all trials; `targets_ms` has shape ``(n,)``."""
+        return self._worth(self.expected(), self.actions, targets_ms)
+
+    def _worth(self, values: FloatArray, actions: IntArray, targets_ms: FloatArray) -> FloatArray:
         if self.models_reward:
             return values
         latencies = self.budget.predict(actions)
@@ -241,5 +269,40 @@ def expected_rewards(
     if knowledge.ensemble is None or not knowledge.is_trusted:
         reward = problem.reward if target is None else problem.reward_for(target)
         return np.array([float(reward(trial.metrics)) for trial in trials])
-    actions = np.array([problem.space.encode(trial.config) for trial in trials], dtype=np.int64)
-    return knowledge.rewards(actions, np.full(len(actions), math.nan if target is None else target))
+    rewards = knowledge.expected_rewards(np.full(len(knowledge), math.nan if target is None else target))
+    by_config = dict(zip((trial.config for trial in knowledge.trials), rewards, strict=True))
+    return np.array([by_config[trial.config] for trial in trials])
+
+
+def item_noise(trials: Sequence[Trial]) -> float | None:
+    """Variance of an accuracy that comes from which items were judged, as far as it tells subnets apart.
+
+    Subnets are judged on the same items, and are right and wrong on mostly the same ones: what counts is
+    how often two of them differ.
+
+    Args:
+        trials: Of up to `N_COMPARED`, spread evenly, the answers to single items are compared, where they
+            were kept.
+
+    Returns:
+        Half the variance of the difference of two accuracies whose subnets are equally good; the
+        binomial variance where single answers are not known, and None where not even their number is.
+    """
+    known = [t.metrics for t in trials if t.metrics.n_items and not t.metrics.raced_out]
+    if not known:
+        return None
+    n_items = known[0].n_items
+    spread = np.unique(np.linspace(0, len(known) - 1, min(N_COMPARED, len(known))).astype(int))
+    bits = [
+        np.unpackbits(np.frombuffer(known[i].correct or b"", dtype=np.uint8), count=n_items)
+        for i in spread
+        if known[i].correct is not None and known[i].n_items == n_items
+    ]
+    if len(bits) < 2:
+        return float(
+            np.mean([metrics.accuracy * (1 - metrics.accuracy) / metrics.n_items for metrics in known])
+        )
+    right = np.stack(bits).mean(axis=0)
+    # Of pairs drawn without replacement: how often one is right where the other one is wrong.
+    differing = float(np.mean(2 * right * (1 - right))) * len(bits) / (len(bits) - 1)
+    return differing / 2 / n_items

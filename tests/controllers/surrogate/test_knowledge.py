@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rlnas.controllers.surrogate.knowledge import MIN_FITTED, Knowledge, expected_rewards
-from rlnas.errors import RewardError
+from rlnas.controllers.surrogate.knowledge import MIN_FITTED, Knowledge, expected_rewards, item_noise
+from rlnas.errors import ControllerError, RewardError
 from rlnas.metrics import Metrics
 from rlnas.protocols import Problem
 from rlnas.rewards import LatencyTarget, LinearPenalty
@@ -66,8 +66,47 @@ def test_too_few_trials_are_not_fitted() -> None:
 
 
 def test_nothing_is_predicted_before_something_was_fitted() -> None:
-    with pytest.raises(RuntimeError, match="fit before predict"):
-        Knowledge(PROBLEM, 0.5, seed=0).predict(draw(3))
+    blank = Knowledge(PROBLEM, 0.5, seed=0)
+    with pytest.raises(ControllerError, match="nothing can be predicted before a fit; call fit first"):
+        blank.predict(draw(3))
+    with pytest.raises(ControllerError, match="nothing is expected of trials before a fit; call fit first"):
+        blank.expected()
+
+
+def trial_of(correct: np.ndarray, number: int = 0) -> Trial:
+    metrics = Metrics(correct.mean(), n_items=len(correct), correct=np.packbits(correct).tobytes())
+    return Trial(number, SPACE.smallest(), metrics, 0.0)
+
+
+def test_noise_is_what_items_that_tell_subnets_apart_bring() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.random(1000) < 0.2  # all subnets fail there, which makes no difference between them
+    trials = [trial_of(~hard & (rng.random(1000) >= 0.1)) for _ in range(40)]
+    observed = np.var([trial.metrics.accuracy for trial in trials])
+    assert item_noise(trials) == pytest.approx(0.8 * 0.1 * 0.9 / 1000, rel=0.05)
+    assert item_noise(trials) == pytest.approx(observed, rel=0.5)
+    alike = [trial_of(~hard) for _ in range(3)]
+    assert item_noise(alike) == 0.0
+
+
+def test_noise_without_single_answers_is_binomial_or_not_known() -> None:
+    metrics = Metrics(0.8, n_items=400)
+    assert item_noise([Trial(0, SPACE.smallest(), metrics, 0.0)]) == pytest.approx(0.8 * 0.2 / 400)
+    assert item_noise([Trial(0, SPACE.smallest(), Metrics(0.8), 0.0)]) is None
+    assert item_noise([Trial(0, SPACE.smallest(), Metrics(0.8, n_items=9, raced_out=True), 0.0)]) is None
+
+
+def test_without_noise_what_was_seen_is_what_is_expected() -> None:
+    knowledge = Knowledge(PROBLEM, 0.0, seed=0)
+    alike = np.ones(64, dtype=bool)
+    trials = [
+        replace(trial, metrics=replace(trial.metrics, n_items=64, correct=np.packbits(alike).tobytes()))
+        for trial in judged(draw(40))
+    ]
+    knowledge.learn(trials)
+    knowledge.fit()
+    seen = [trial.metrics.accuracy for trial in knowledge.trials]
+    np.testing.assert_allclose(knowledge.expected(), seen)
 
 
 def test_it_is_trusted_where_it_ranks_well_and_not_on_noise() -> None:
