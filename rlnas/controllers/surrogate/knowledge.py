@@ -126,6 +126,8 @@ class Knowledge:
         """Expected value (accuracy, or reward) of actions and how unsure it is, each of shape ``(k,)``."""
         if self.ensemble is None:
             raise ControllerError("nothing can be predicted before a fit; call fit first")
+        if not len(actions):  # scikit-learn refuses to be asked for nothing
+            return np.zeros(0), np.zeros(0)
         prediction = self.ensemble.predict(self._features(actions))
         mean = prediction.mean
         if self._prior is not None:

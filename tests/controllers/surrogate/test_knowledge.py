@@ -73,6 +73,11 @@ def test_nothing_is_predicted_before_something_was_fitted() -> None:
         blank.expected()
 
 
+def test_of_nothing_nothing_is_predicted() -> None:
+    nothing = np.zeros((0, len(SPACE.nvec)), dtype=np.int64)
+    assert make_knowledge().rewards(nothing, np.zeros(0)).shape == (0,)
+
+
 def trial_of(correct: np.ndarray, number: int = 0) -> Trial:
     metrics = Metrics(correct.mean(), n_items=len(correct), correct=np.packbits(correct).tobytes())
     return Trial(number, SPACE.smallest(), metrics, 0.0)
