@@ -70,6 +70,8 @@ def _added_sentence(winner: Mapping[str, Any], other: Mapping[str, Any], what: s
         return f"Beside {what} its reward is {rewards}; {figures}."
     if other["is_better"]:
         return f"Beside {what} the search added accuracy; {figures}."
+    if high < 0:
+        return f"Beside {what} the search added nothing, and what it found is worse; {figures}."
     return f"Beside {what} the search added nothing that could be told from chance; {figures}."
 
 

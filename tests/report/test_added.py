@@ -68,7 +68,7 @@ def test_without_a_control_it_says_how_to_have_one(told):
     assert "is not known; to find out, repeat the command with --resume --controls" in told(entry())
 
 
-@pytest.mark.parametrize(("points", "low", "high"), [(0.4, -0.9, 1.8), (0.0, 0.0, 0.0), (-3.0, -5.0, -1.0)])
+@pytest.mark.parametrize(("points", "low", "high"), [(0.4, -0.9, 1.8), (0.0, 0.0, 0.0), (-3.0, -5.0, 0.0)])
 def test_nothing_is_called_nothing(told, points: float, low: float, high: float):
     control = beside(9, 0.72, points, low, high, False, name="random")
     text = told(entry(control=control), controls={"random": 300})
@@ -77,6 +77,16 @@ def test_nothing_is_called_nothing(told, points: float, low: float, high: float)
         f"from chance; trial 57 has 0.731, trial 9 there 0.720: {points:.1f} points"
     ) in text
     assert "--controls" not in text
+
+
+def test_a_winner_that_is_worse_than_a_control_is_called_so(told):
+    control = beside(9, 0.76, -3.0, -5.0, -1.0, False, name="random")
+    text = told(entry(control=control), controls={"random": 300})
+    assert (
+        "Beside the control at the same budget of 300, random, the search added nothing, and what it found "
+        "is worse; trial 57 has 0.731, trial 9 there 0.760: -3.0 points (95 % interval -5.0 to -1.0)."
+    ) in text
+    assert "chance" not in text.split("random,")[1].split("Differences")[0]
 
 
 def test_of_several_controls_it_says_that_it_is_the_best(told):
