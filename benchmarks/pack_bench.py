@@ -36,8 +36,6 @@ from rlnas.workload import Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rlnas.protocols import LatencyModel
-    from rlnas.space import SearchSpace
 
 DATA = Path(__file__).parent / "data" / "rlnas_bench"
 CACHE = Path("runs/cache/bench")
@@ -197,29 +195,11 @@ def _measured(
     It is one but for the model without any block, which has a timing of its own; here it gets the sum
     too, so that the latency is additive throughout.
     """
-    model = sums_from_largest(space, lambda configs: table([whole(config) for config in configs]))
+    model = AdditiveModel.probe(space, lambda configs: table([whole(config) for config in configs]))
     # Of two measurements with relative deviation s each, the mean difference is 2 s / sqrt(pi).
     noise = 0.0 if table.error is None or table.error.noise is None else table.error.noise
     note = f"ms, {table.workload} on {table.device}; {table.error}"
     return BenchLatency(space, model, noise * math.sqrt(math.pi) / 2, note)
-
-
-def sums_from_largest(space: SearchSpace, model: LatencyModel) -> AdditiveModel:
-    """A model as a sum, from the largest member and all that differ from it in one position.
-
-    Unlike `AdditiveModel.probe` this does not ask for the model without blocks, which is off the sum.
-    """
-    last = [n_options - 1 for n_options in space.nvec]
-
-    def at(position: int, option: int) -> float:
-        return float(model([space.decode([*last[:position], option, *last[position + 1 :]])])[0])
-
-    parts = tuple(
-        np.array([at(position, option) - at(position, 0) for option in range(n_options)])
-        for position, n_options in enumerate(space.nvec)
-    )
-    base = float(model([space.decode(last)])[0]) - math.fsum(part[-1] for part in parts)
-    return AdditiveModel(base, parts)
 
 
 def table_name(workload: Workload) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.pack_bench import CONSTANT_SHARE, DATA, sums_from_largest
+from benchmarks.pack_bench import CONSTANT_SHARE, DATA
 from rlnas.additive import AdditiveModel
 from rlnas.controllers.knapsack import solve_knapsack
 from rlnas.latency import LatencyTable
@@ -265,7 +265,7 @@ def _latency(space: LayerwiseSpace, file: Path) -> BenchLatency:
     """Of a measured table of BERT base if one lies there, else operations."""
     if file.is_file():
         table = LatencyTable.load(file, workload=WORKLOAD, shape=SHAPE)
-        model = sums_from_largest(space, table)
+        model = AdditiveModel.probe(space, table)
         return BenchLatency(space, model, 0.0, f"ms, {table.workload} on {table.device}")
     largest = count_flops(SHAPE.full, SHAPE, WORKLOAD)
 

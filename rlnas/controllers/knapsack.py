@@ -234,7 +234,7 @@ class KnownSums:
     Attributes:
         worth: Importance that options keep.
         latency: Milliseconds that they take; where the latency model does not add up, as seen from
-            the smallest subnet.
+            the largest subnet.
     """
 
     worth: AdditiveModel
@@ -275,7 +275,7 @@ class KnapsackController:
 
     It learns nothing from rewards, and draws nothing at random as long as there is a next best. For
     several targets it takes the best of each in turn; without any, those of latencies spread evenly
-    over the space. A latency model that does not add up is taken as seen from the smallest subnet,
+    over the space. A latency model that does not add up is taken as seen from the largest subnet,
     and what turns out too slow is repaired.
 
     Attributes:

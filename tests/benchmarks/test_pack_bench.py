@@ -117,7 +117,7 @@ def test_a_packed_bench_answers_as_the_evaluator_does(script, cache, tmp_path, m
 
 def test_importance_kept_is_that_of_the_first_heads_and_units(script, cache, tmp_path):
     judge(script, cache, range(3))
-    evaluator = script.load_parts(cache, tmp_path).evaluator()
+    evaluator = script.load_parts(cache, tmp_path, tmp_path).evaluator()
     with np.load(cache / "importance.npz") as stored:
         heads, units = stored["heads"], stored["units"]
     expected = heads[0, :2].sum() + units[0, :16].sum() + heads[2].sum() + units[2].sum()
@@ -127,7 +127,7 @@ def test_importance_kept_is_that_of_the_first_heads_and_units(script, cache, tmp
 
 def test_an_unfinished_table_serves_the_last_layers(script, cache, tmp_path, monkeypatch, capsys):
     evaluator = judge(script, cache, [0, 2])
-    bench = script.load_parts(cache, tmp_path)
+    bench = script.load_parts(cache, tmp_path, tmp_path)
     assert bench.space.nvec == (3, 3)
     for action in ((0, 0), (1, 2), (2, 0)):
         (answer,) = bench.evaluator()([bench.space.decode(action)])
