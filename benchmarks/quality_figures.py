@@ -28,6 +28,9 @@ OVERALL = "overall"
 STATED = (50, 100, 250, 500)
 """Budgets that are compared; what lies between is for the plots."""
 
+ROUNDING = 1e-9
+"""What a latency may be above its target, relative to that."""
+
 LINES = """\
 .line { fill: none; stroke: var(--dot); stroke-opacity: 0.6; stroke-width: 1.2; }
 .line.s0 { stroke: var(--chosen); stroke-opacity: 1; stroke-width: 2.6; }
@@ -88,7 +91,9 @@ def _optima(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
     for cell in cells:
         for target, found in cell["targets"].items():
             key = cell["task"], cell["truth"], target
-            optima[key] = max(optima[key], found["optimum"], *found["best_seen"].values())
+            proposed = (variant[target] for variant in cell.get("proposed", {}).values())
+            kept = (p["accuracy"] for p in proposed if p["latency_ratio"] <= 1 + ROUNDING)
+            optima[key] = max(optima[key], found["optimum"], *found["best_seen"].values(), *kept)
     return optima
 
 
@@ -246,7 +251,7 @@ def _proposals(rows: np.ndarray) -> dict[str, float]:
     return {
         "mean_regret": float(regrets.mean()),
         "iqm_regret": interquartile_mean([regrets]),
-        "share_too_slow": float((ratios > 1 + 1e-9).mean()),
+        "share_too_slow": float((ratios > 1 + ROUNDING).mean()),
         "mean_latency_miss": float(np.abs(ratios - 1).mean()),
         "largest_latency_miss": float(np.abs(ratios - 1).max()),
         "largest_seconds": float(seconds.max()),

@@ -96,6 +96,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK_SETTINGS)
+    if options.budget < CHECKPOINTS[0]:
+        parser.error(f"--budget must be at least {CHECKPOINTS[0]} trials, but got {options.budget}")
     if options.methods is None:
         options.methods = [m for m in METHODS if not options.quick or m in QUICK]
     return options

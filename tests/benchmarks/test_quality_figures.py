@@ -19,7 +19,8 @@ def script(monkeypatch):
 
 
 def cell(script, method, seed, chosen, *, task="t", optimum=1.0, best=None, truth=None, part="single"):
-    found = {"chosen": {"50": chosen}, "best_seen": {"50": best or chosen}, "optimum": optimum}
+    views = {view: {"50": chosen} for view in ("chosen", "observed", "smoothed")}
+    found = {**views, "best_seen": {"50": best or chosen}, "optimum": optimum}
     return {
         "task": task,
         "part": part,
@@ -46,6 +47,18 @@ def test_regret_is_measured_from_the_best_that_anybody_found(script):
     assert figures["hypervolume"]["random"][50] == 0.5
     assert figures["controller_ms"]["random"] == 20.0
     assert figures["regret_of_exhaustive_search"] == {}
+
+
+def test_a_proposal_that_is_better_than_all_known_is_the_optimum_if_it_keeps_to_its_target(script):
+    proposals = {
+        "better": {"accuracy": 1.1, "latency_ratio": 1.0, "seconds": 0.1},
+        "too slow": {"accuracy": 1.5, "latency_ratio": 1.01, "seconds": 0.1},
+    }
+    proposed = {name: {"0.5": proposal} for name, proposal in proposals.items()}
+    cells = [{**cell(script, "random", 0, 0.8, part="one"), "proposed": proposed}]
+    figures = script.figures_of(cells, [50])
+    assert figures["seven_targets"]["random"] == pytest.approx(0.3)
+    assert figures["proposed"]["random"]["better"]["mean_regret"] == 0.0
 
 
 def test_the_subject_is_compared_with_the_best_control_of_each_scope(script):

@@ -138,6 +138,13 @@ def test_quick_runs_one_task_with_few_seeds(run, folder):
     assert len(cells_of(folder)) == 2 * 3 * 2
 
 
+def test_a_budget_below_the_first_look_is_refused_before_any_search(run, folder, capsys):
+    with pytest.raises(SystemExit):
+        run("--budget", 24)
+    assert "--budget must be at least 25 trials, but got 24" in capsys.readouterr().err
+    assert not (folder / "cells.jsonl").exists()
+
+
 def test_a_bench_that_is_not_there_is_named(run, folder):
     with pytest.raises(SystemExit, match="holds easy, hard, but not soft"):
         run("--tasks", "soft")
