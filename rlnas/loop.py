@@ -351,7 +351,7 @@ def _targets_ms(ratios: Sequence[float], reference_ms: float) -> tuple[float, ..
     Raises:
         RewardError: If a ratio is not above 0, stands there twice, or no latency is known.
     """
-    if not ratios:
+    if not len(ratios):  # not its truth: an array has none
         return ()
     if math.isnan(reference_ms):
         raise RewardError(

@@ -262,6 +262,8 @@ def test_target_ratios_become_milliseconds_in_ascending_order():
     assert reader.problem.targets_ms == pytest.approx((2.5, 7.5, 15.0))
     assert reader.problem.served_targets_ms == reader.problem.targets_ms
     assert reader.problem.target_ms == pytest.approx(5.0)
+    run(reader, reward=LatencyTarget(ratio=0.5), target_ratios=np.array([0.25, 0.75]))
+    assert reader.problem.targets_ms == pytest.approx((2.5, 7.5))
     run(reader, reward=LatencyTarget(ratio=0.5))
     assert reader.problem.targets_ms == ()
 
