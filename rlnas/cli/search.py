@@ -79,7 +79,8 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "--controls",
         metavar="NAME,...",
         help="let these controllers search as well, with the same budget, so that the report can say what "
-        "the controller has added; may be added to a finished run with --resume",
+        "the controller has added; may be added to a finished run with --resume (the report compares "
+        "with those named last: name all of them)",
     )
     group.add_argument(
         "--warm-start",
