@@ -115,7 +115,12 @@ class KeepingEvaluator:
         started = time.process_time()
         right, latencies = self._answers.right(configs), self.latency(configs)
         judged = [
-            Metrics(float(row.mean()), float(latency_ms), n_items=len(row))
+            Metrics(
+                float(row.mean()),
+                float(latency_ms),
+                n_items=len(row),
+                correct=np.packbits(row).tobytes(),
+            )
             for row, latency_ms in zip(right, latencies, strict=True)
         ]
         self.seconds += time.process_time() - started

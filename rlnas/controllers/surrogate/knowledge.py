@@ -90,6 +90,11 @@ class Knowledge:
         return np.array(self._actions, dtype=np.int64).reshape(shape)
 
     @property
+    def spread(self) -> float:
+        """Standard deviation of what is modelled, over the trials."""
+        return float(np.std([self._value(trial) for trial in self._trials.values()] or [0.0]))
+
+    @property
     def is_trusted(self) -> bool:
         """Whether the ensemble ranks unseen subnets well enough to train on."""
         return self.ensemble is not None and self.ensemble.rank_correlation >= self._gate
@@ -138,17 +143,18 @@ class Knowledge:
         """What the trials' values are thought to be without the luck of their items, shape ``(n,)``.
 
         What was seen is drawn towards what the other folds predict, the more the larger the noise of the
-        items is beside what the model misses (the posterior mean of a normal model).
+        items is beside what the model misses (the posterior mean of a normal model). Where that noise is
+        not known, or it is rewards that are modelled, what was seen stands.
         """
         if self.ensemble is None:
             raise ControllerError("nothing is expected of trials before a fit; call fit first")
         values = np.array([self._value(trial) for trial in self._trials.values()])
         predicted = self.ensemble.held_out + self._offset
-        error = float(np.mean((values - predicted) ** 2))
-        noise = item_noise(self.trials)
-        missed = 0.0 if noise is None else max(0.0, error - noise)
-        share = missed / (missed + noise) if noise else float(noise is not None)
-        return predicted + share * (values - predicted)
+        noise = None if self.models_reward else item_noise(self.trials)
+        if not noise:
+            return values
+        missed = max(0.0, float(np.mean((values - predicted) ** 2)) - noise)
+        return predicted + missed / (missed + noise) * (values - predicted)
 
     def rewards(self, actions: IntArray, targets_ms: FloatArray, optimism: float = 0.0) -> FloatArray:
         """Predicted rewards.
@@ -287,8 +293,8 @@ def item_noise(trials: Sequence[Trial]) -> float | None:
             were kept.
 
     Returns:
-        Half the variance of the difference of two accuracies whose subnets are equally good; the
-        binomial variance where single answers are not known, and None where not even their number is.
+        Half the variance of the difference of two accuracies, on average over pairs; the binomial variance
+        where single answers are not known, and None where not even their number is.
     """
     known = [t.metrics for t in trials if t.metrics.n_items and not t.metrics.raced_out]
     if not known:
@@ -307,4 +313,5 @@ def item_noise(trials: Sequence[Trial]) -> float | None:
     right = np.stack(bits).mean(axis=0)
     # Of pairs drawn without replacement: how often one is right where the other one is wrong.
     differing = float(np.mean(2 * right * (1 - right))) * len(bits) / (len(bits) - 1)
-    return differing / 2 / n_items
+    gaps = 2 * float(np.var([row.mean() for row in bits], ddof=1))  # their mean square
+    return max(0.0, differing - gaps) / 2 / n_items

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
@@ -21,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from rlnas.controllers.randomness import GlobalState, Randomness
 from rlnas.controllers.vec_env import SubnetVecEnv
 from rlnas.env import EpisodeDynamics, Guide
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, ControllerError, RunFolderError
 from rlnas.protocols import TargetedReward
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 WEIGHTS, SETTINGS = "policy.safetensors", "policy.json"
 WORTH = "guide.worth"
+
+MAX_SIZE = 4096
+"""Widest layer that a saved policy may have; ours have 64."""
 
 N_SAMPLED = 64
 """Episodes among which `TargetPolicy.propose` looks for further proposals."""
@@ -86,12 +90,15 @@ class TargetPolicy:
     """A trained policy: asked for a target, it builds subnets that keep to it.
 
     Args:
-        model: The PPO of stable-baselines3, or None for one that is not trained.
+        model: The PPO of stable-baselines3.
         problem: The space and what is known about latency.
+        guide: What its observations say of options.
+        knows_targets: Whether it was trained for a reward that serves any target.
     """
 
-    def __init__(self, model: PPO, problem: Problem, guide: Guide) -> None:
+    def __init__(self, model: PPO, problem: Problem, guide: Guide, knows_targets: bool = True) -> None:
         self.model = model
+        self.knows_targets = knows_targets
         self._problem = problem
         self._guide = guide
 
@@ -121,8 +128,14 @@ class TargetPolicy:
             n: Most subnets to give; distinct ones may be fewer.
 
         Raises:
+            ControllerError: If the policy was trained for a reward that does not serve any target.
             InfeasibleTargetError: If the smallest subnet is slower.
         """
+        if not self.knows_targets and target_ms != self._problem.target_ms:
+            raise ControllerError(
+                f"this policy cannot be asked for target_ms={target_ms:g}: its search had a reward that "
+                "serves no other target than its own; search with --reward=latency-target"
+            )
         with Randomness().inside(seed=0):  # equal policies propose the same
             greedy = self.sample([target_ms], greedy=True)
             drawn = self.sample([target_ms] * N_SAMPLED) if n > 1 else greedy
@@ -132,15 +145,23 @@ class TargetPolicy:
         return [self._problem.space.decode(action.tolist()) for action in actions]
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors) and sizes (JSON) into a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write weights (safetensors) and sizes (JSON) into a folder.
+
+        Raises:
+            RunFolderError: If the folder cannot be written.
+        """
         state = {name: tensor.contiguous() for name, tensor in self.model.policy.state_dict().items()}
-        save_file({**state, WORTH: torch.from_numpy(self._guide.worth)}, folder / WEIGHTS)
         settings = {
             "nvec": list(self._problem.space.nvec),
+            "knows_targets": [int(self.knows_targets)],
             "hidden_sizes": list(self.model.policy_kwargs["net_arch"]),
         }
-        (folder / SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({**state, WORTH: torch.from_numpy(self._guide.worth)}, folder / WEIGHTS)
+            (folder / SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise RunFolderError(f"cannot write the policy into {str(folder)!r}: {error}") from error
 
     @classmethod
     def load(cls, folder: Path, problem: Problem) -> TargetPolicy:
@@ -149,19 +170,25 @@ class TargetPolicy:
         Raises:
             CheckpointError: If there is none, it is damaged, or it is of another space.
         """
-        settings, state = read_policy(folder)
-        if settings["nvec"] != tuple(problem.space.nvec):
-            raise CheckpointError(
-                f"the policy in {str(folder)!r} is for a space of nvec={settings['nvec']}, "
-                f"not {tuple(problem.space.nvec)}; search again in this space"
-            )
+        settings, state = _read_for(folder, problem)
         guide = Guide(problem)
         guide.worth = _checked_worth(state, guide, folder)
         env = _RewardsAboveHistory(SubnetVecEnv(problem, lambda configs: [], 2, guide=guide))
         with Randomness().inside():  # new weights are drawn before they are replaced
             model = make_ppo(env, PolicySettings(hidden_sizes=settings["hidden_sizes"]), seed=0)
         _take_over(model, state, folder)
-        return cls(model, problem, guide)
+        return cls(model, problem, guide, knows_targets=settings["knows_targets"] == (1,))
+
+
+def _read_for(folder: Path, problem: Problem) -> tuple[dict[str, tuple[int, ...]], dict[str, torch.Tensor]]:
+    """A saved policy that is for the problem's space."""
+    settings, state = read_policy(folder)
+    if settings["nvec"] != tuple(problem.space.nvec):
+        raise CheckpointError(
+            f"the policy in {str(folder)!r} is for a space of nvec={settings['nvec']}, "
+            f"not {tuple(problem.space.nvec)}; search again in this space"
+        )
+    return settings, state
 
 
 def _checked_worth(state: dict[str, torch.Tensor], guide: Guide, folder: Path) -> FloatArray:
@@ -190,7 +217,10 @@ def read_policy(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, tor
             )
     try:
         values = json.loads(settings.read_text(encoding="utf-8"))
-        sizes = {name: tuple(int(size) for size in values[name]) for name in ("nvec", "hidden_sizes")}
+        names = ("nvec", "hidden_sizes", "knows_targets")
+        sizes = {name: tuple(int(size) for size in values[name]) for name in names}
+        if not all(0 < size <= MAX_SIZE for size in sizes["hidden_sizes"]):
+            raise ValueError(f"hidden_sizes must be in [1, {MAX_SIZE}], but got {sizes['hidden_sizes']}")
         return sizes, load_file(weights)
     except Exception as error:
         raise CheckpointError(f"the policy in {str(folder)!r} is damaged: {error}; search again") from error
@@ -219,7 +249,8 @@ class PolicyTrainer:
         self.guide = Guide(problem)
         self._env = self._environment(settings.n_envs, self._imagine, settings.own_share)
         self._model = make_ppo(self._env, settings, seed)
-        self.policy = TargetPolicy(self._model, problem, self.guide)
+        knows_targets = self._range.low < self._range.high
+        self.policy = TargetPolicy(self._model, problem, self.guide, knows_targets)
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a saved policy.
@@ -227,13 +258,15 @@ class PolicyTrainer:
         Raises:
             CheckpointError: If there is none, it is damaged, or it is for a space of another size.
         """
-        _, state = read_policy(folder)
+        _, state = _read_for(folder, self._problem)
         self.guide.worth = _checked_worth(state, self.guide, folder)
         _take_over(self._model, state, folder)
 
     def train(self, n_steps: int) -> None:
         """Train on the surrogate for at least so many steps of episodes."""
         self._range = TargetRange.of(self._problem, self._knowledge)
+        self.policy.knows_targets = self._range.low < self._range.high
+        self._env.least_spread = 0.1 * self._knowledge.spread
         self._env.reached = self._range.reached(self._knowledge)
         self.guide.learn(self._knowledge.main_effects())
         n_steps_each = self._settings.n_envs * len(self._problem.space.nvec)
@@ -318,6 +351,7 @@ class _RewardsAboveHistory(VecEnvWrapper):
         super().__init__(venv)
         self.subnets = venv
         self._spread = 0.0
+        self.least_spread = 0.0  # a policy that has made up its mind would make rewards boundless
         self.reached: Callable[[FloatArray], FloatArray] = lambda targets: np.zeros(len(targets))
 
     def reset(self) -> VecEnvObs:
@@ -330,7 +364,7 @@ class _RewardsAboveHistory(VecEnvWrapper):
         if dones.all():
             above = rewards - self.reached(self.subnets.ended_targets_ms)
             if not self._spread:
-                self._spread = float(above.std()) or 1.0
+                self._spread = max(float(above.std()), self.least_spread) or 1.0
             rewards = (above / self._spread).astype(np.float32)
         return observations, rewards, dones, infos
 

@@ -68,6 +68,7 @@ class _OnSurrogate:
         self._nvec = np.asarray(nvec, dtype=np.int64)
         self._sampler = sampler
         self._n_blind = n_blind
+        self._seed = seed
         self._rng = np.random.default_rng(seed)
 
     def train(self, n_steps: int) -> None:
@@ -149,7 +150,8 @@ class EvolutionProposer(_OnSurrogate):
     n_generations = 12
 
     def propose(self, target_ms: float, n: int) -> IntArray:
-        """The last population, bred from the best known subnets."""
+        """The last population, bred from the best known subnets; the same as long as no trial is new."""
+        self._rng = np.random.default_rng((self._seed, len(self._knowledge)))
         population = self._parents(target_ms, n)
         for _ in range(self.n_generations):
             mothers, fathers = (population[self._rng.integers(len(population), size=n)] for _ in range(2))

@@ -12,6 +12,7 @@ import numpy as np
 
 from rlnas.controllers.surrogate.ensemble import N_FOLDS, Ensemble
 from rlnas.controllers.surrogate.features import Features
+from rlnas.controllers.surrogate.policy import WEIGHTS
 from rlnas.errors import HistoryError
 from rlnas.history import History
 
@@ -33,7 +34,7 @@ class WarmStart:
     """The trials of an earlier search and the policy that it left.
 
     Attributes:
-        digest: Of the trials; equal digests mean equal starts.
+        digest: Of the trials and the policy; equal digests mean equal starts.
         trials: In their order.
         policy: Folder of the saved policy, or None if there is none.
     """
@@ -72,7 +73,10 @@ class WarmStart:
                 f"but {name} holds {len(complete)}; start without it, or from a longer run"
             )
         text = "\n".join(f"{trial.config.to_json()} {trial.metrics.accuracy!r}" for trial in complete)
-        return cls(hashlib.sha256(text.encode()).hexdigest()[:16], complete, policy)
+        digest = hashlib.sha256(text.encode())
+        if policy is not None and (policy / WEIGHTS).is_file():
+            digest.update((policy / WEIGHTS).read_bytes())
+        return cls(digest.hexdigest()[:16], complete, policy)
 
     def model(self, problem: Problem) -> Callable[[IntArray], FloatArray]:
         """What the earlier search would expect of actions of this problem's space.

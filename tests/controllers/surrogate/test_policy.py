@@ -20,9 +20,9 @@ from rlnas.controllers.surrogate.policy import (
     TargetRange,
     read_policy,
 )
-from rlnas.errors import CheckpointError, InfeasibleTargetError
+from rlnas.errors import CheckpointError, ControllerError, InfeasibleTargetError, RunFolderError
 from rlnas.protocols import Problem
-from rlnas.rewards import LatencyTarget
+from rlnas.rewards import LatencyTarget, LinearPenalty
 from rlnas.space import LayerOptions, LayerwiseSpace
 from rlnas.tabular import additive_task
 from rlnas.trial import Trial
@@ -239,6 +239,7 @@ def test_a_saved_policy_is_safetensors_and_json_alone(tmp_path: Path) -> None:
     assert json.loads((tmp_path / SETTINGS).read_text()) == {
         "nvec": list(SPACE.nvec),
         "hidden_sizes": [64, 64],
+        "knows_targets": [1],
     }
     assert not (tmp_path / WEIGHTS).read_bytes().startswith((b"PK", b"\x80"))  # no zip, no pickle
 
@@ -293,11 +294,40 @@ def test_a_policy_of_another_space_is_refused(tmp_path: Path) -> None:
     task = additive_task(other)
     with pytest.raises(CheckpointError, match=r"nvec=\(4, 3, 4, 3, 4, 3\), not \(2, 2, 2, 2, 2, 2\)"):
         TargetPolicy.load(tmp_path, Problem(other, PROBLEM.reward, task.latency, 5.0))
+    with pytest.raises(CheckpointError, match=r"nvec=\(4, 3, 4, 3, 4, 3\), not \(2, 2, 2, 2, 2, 2\)"):
+        problem = Problem(other, PROBLEM.reward, task.latency, 5.0)
+        PolicyTrainer(problem, Knowledge(problem, 0.5, seed=0), SETTINGS_QUICK, 0).start_from(tmp_path)
+
+
+@pytest.mark.parametrize("size", [-3, 0, 5000])
+def test_layers_of_no_sensible_size_are_refused(tmp_path: Path, size: int) -> None:
+    make_trainer().policy.save(tmp_path)
+    sizes = {"nvec": SPACE.nvec, "hidden_sizes": [size], "knows_targets": [1]}
+    (tmp_path / SETTINGS).write_text(json.dumps(sizes))
+    with pytest.raises(CheckpointError, match=rf"hidden_sizes must be in \[1, 4096\], but got \({size},\)"):
+        read_policy(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match=r"cannot write the policy into '.*file/policy'"):
+        make_trainer().policy.save(tmp_path / "file" / "policy")
+
+
+def test_a_policy_that_knows_one_target_only_says_so(tmp_path: Path) -> None:
+    one = Problem(SPACE, LinearPenalty(reference_ms=10.0), TASK.latency)
+    trainer = make_trainer(one)
+    trainer.train(1)
+    trainer.policy.save(tmp_path)
+    for policy in (trainer.policy, TargetPolicy.load(tmp_path, one)):
+        with pytest.raises(ControllerError, match="cannot be asked for target_ms=4: its search"):
+            policy.propose(4.0)
 
 
 def test_weights_that_do_not_fit_their_sizes_are_refused(tmp_path: Path) -> None:
     make_trainer().policy.save(tmp_path)
-    (tmp_path / SETTINGS).write_text(json.dumps({"nvec": SPACE.nvec, "hidden_sizes": [8]}))
+    sizes = {"nvec": SPACE.nvec, "hidden_sizes": [8], "knows_targets": [1]}
+    (tmp_path / SETTINGS).write_text(json.dumps(sizes))
     with pytest.raises(CheckpointError, match=r"does not fit this space: .*search anew without it"):
         TargetPolicy.load(tmp_path, PROBLEM)
 

@@ -169,3 +169,11 @@ def test_a_mixture_pools_proposals_and_explores_like_the_first_of_it() -> None:
     judge = Judge(PROBLEM)
     assert len(mixed.explore(judge)) == 6  # the rollout of the policy, no batch of mutants
     assert len(judge.batches) == 1
+
+
+@KINDS
+def test_as_long_as_no_trial_is_new_the_same_is_proposed(kind) -> None:
+    proposer = make(kind)
+    first = proposer.propose(5.0, 20)
+    proposer.propose(3.0, 20)
+    assert np.array_equal(first, proposer.propose(5.0, 20))

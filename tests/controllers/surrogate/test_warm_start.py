@@ -65,6 +65,15 @@ def test_other_trials_are_another_start(changed: str) -> None:
     assert WarmStart.of(others).digest != WarmStart.of(trials).digest
 
 
+def test_another_policy_is_another_start(tmp_path: Path) -> None:
+    digests = set()
+    for content in (None, b"one", b"two"):
+        if content is not None:
+            (tmp_path / "policy.safetensors").write_bytes(content)
+        digests.add(WarmStart.of(judged(30), tmp_path).digest)
+    assert len(digests) == 3
+
+
 def test_too_few_trials_are_refused_by_the_name_of_the_run(tmp_path: Path) -> None:
     folder = store(tmp_path / "short", judged(MIN_TRIALS - 1))
     with pytest.raises(HistoryError, match=rf"at least {MIN_TRIALS} trials.*short holds {MIN_TRIALS - 1};"):
