@@ -294,9 +294,10 @@ def test_a_policy_of_another_space_is_refused(tmp_path: Path) -> None:
     task = additive_task(other)
     with pytest.raises(CheckpointError, match=r"nvec=\(4, 3, 4, 3, 4, 3\), not \(2, 2, 2, 2, 2, 2\)"):
         TargetPolicy.load(tmp_path, Problem(other, PROBLEM.reward, task.latency, 5.0))
+    problem = Problem(other, PROBLEM.reward, task.latency, 5.0)
+    trainer = PolicyTrainer(problem, Knowledge(problem, 0.5, seed=0), SETTINGS_QUICK, 0)
     with pytest.raises(CheckpointError, match=r"nvec=\(4, 3, 4, 3, 4, 3\), not \(2, 2, 2, 2, 2, 2\)"):
-        problem = Problem(other, PROBLEM.reward, task.latency, 5.0)
-        PolicyTrainer(problem, Knowledge(problem, 0.5, seed=0), SETTINGS_QUICK, 0).start_from(tmp_path)
+        trainer.start_from(tmp_path)
 
 
 @pytest.mark.parametrize("size", [-3, 0, 5000])
