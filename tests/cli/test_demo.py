@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rlnas.cli import main
-from rlnas.controllers.ppo import PPOController
+from rlnas.controllers.surrogate import AutoController
 from rlnas.rewards import LatencyTarget
 
 
@@ -14,4 +14,4 @@ def test_the_demo_goes_on_where_it_was(asked, tmp_path):
     assert job.data.source == "pydocs"
     assert job.reward == LatencyTarget(ratio=0.5)
     assert job.device == "cpu"
-    assert isinstance(job.controller, PPOController)
+    assert isinstance(job.controller, AutoController)
