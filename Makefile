@@ -23,7 +23,7 @@ help: ## list the targets
 demo: .venv/.installed-run ## shrink a real BERT to half its latency on this machine (at most 10 minutes, set-up included)
 	$(BIN)/rlnas demo --out runs/demo
 
-test: .venv/.installed-test ## run the tests and check that they cover at least 90 % of rlnas/ (at most 5 minutes)
+test: .venv/.installed-test ## run the tests and check that they cover at least 90 % of rlnas/ (4 to 11 minutes on two cores)
 	$(BIN)/pytest -n $(WORKERS) --cov --cov-report= --cov-fail-under=90
 
 cov: test ## run the tests, then list the lines that none of them ran
