@@ -79,6 +79,9 @@ class Arena(Protocol):
     def exhaustive(self, target_ms: float, seed: int) -> float | None:
         """Accuracy that counts of the choice of who has seen every subnet, or None if nobody can."""
 
+    def seen_optimum(self, target_ms: float, seed: int) -> float | None:
+        """The highest accuracy within a latency as methods see it, or None if nobody knows it."""
+
     def best_area(self, seed: int) -> float:
         """Hypervolume of the best front that is known; see `area`."""
 
@@ -152,6 +155,10 @@ class TableArena:
         seen = np.where(self._latencies_ms <= target_ms, self.evaluator(seed).accuracies, -np.inf)
         return float(self._second_half(seed)[seen.argmax()])
 
+    def seen_optimum(self, target_ms: float, seed: int) -> float:
+        """The highest accuracy on the first half within a latency."""
+        return float(self.evaluator(seed).accuracies[self._latencies_ms <= target_ms].max())
+
     def best_area(self, seed: int) -> float:
         """Hypervolume of all subnets on the second half."""
         return area(self._latencies_ms, self._second_half(seed), self)
@@ -223,6 +230,10 @@ class SyntheticArena:
 
     def exhaustive(self, target_ms: float, seed: int) -> None:
         """Nobody can see every subnet."""
+        del target_ms, seed
+
+    def seen_optimum(self, target_ms: float, seed: int) -> None:
+        """As for `exhaustive`."""
         del target_ms, seed
 
     def best_area(self, seed: int) -> float:

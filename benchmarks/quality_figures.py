@@ -52,7 +52,9 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         front) and ``seven_targets[method]`` are interquartile means over all tasks and seeds; what ends
         in ``_detail`` holds ``[mean, low, high, plain mean]`` by task too. Differences are of `SUBJECT`
         minus the rival: below 0 it is better. ``observed`` and ``smoothed`` are ``single`` with the choice
-        made for every method by what was seen, or by what a surrogate expects.
+        made for every method by what was seen, or by what a surrogate expects; ``seen`` and ``one_seen``
+        are ``single`` and ``one`` counted on the very items that methods see, of tasks that are known
+        throughout.
     """
     optima = _optima(cells)
     by_part = defaultdict(list)
@@ -66,6 +68,9 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         regrets[view] = _scores(
             by_part["single"], looks, lambda cell, n, view=view: _mean_regret(cell, n, optima, view)
         )
+    for name, part in (("seen", "single"), ("one_seen", "one")):
+        known = [cell for cell in by_part[part] if _is_known(cell)]
+        regrets[name] = _scores(known, looks, _mean_seen_regret)
     areas = _scores(by_part["single"], looks, lambda cell, n: cell["area"][str(n)] / cell["best_area"])
     stated = [n for n in STATED if n in looks]
     figures: dict[str, Any] = {
@@ -105,6 +110,16 @@ def _mean_regret(
         optima[cell["task"], cell["truth"], target] - found[view][str(n)]
         for target, found in cell["targets"].items()
     ]
+    return float(np.mean(regrets))
+
+
+def _is_known(cell: Cell) -> bool:
+    return all(found["seen_optimum"] is not None for found in cell["targets"].values())
+
+
+def _mean_seen_regret(cell: Cell, n: int) -> float:
+    """Over the targets of a cell, after n trials, on the items that the method saw."""
+    regrets = [found["seen_optimum"] - found["seen"][str(n)] for found in cell["targets"].values()]
     return float(np.mean(regrets))
 
 

@@ -290,18 +290,22 @@ class Judged:
 
         The choice is the best on what methods see, or of what a surrogate expects (`smooth`; the other way
         stands beside it), the earlier of equal ones; without any trial within the target it is the
-        smallest subnet.
+        smallest subnet. What was seen of the best, and the best that could have been seen, stand beside
+        it: how well the method searches, apart from how far what it sees can be trusted.
         """
         target_ms = ratio * full_ms(self._arena)
         fits = self._ms <= target_ms
-        smallest = float(self._arena.judge([self._arena.space.smallest()], self._seed)[0])
-        observed, smoothed, best = {}, {}, {}
+        smallest_config = self._arena.space.smallest()
+        smallest = float(self._arena.judge([smallest_config], self._seed)[0])
+        smallest_seen = self._arena.evaluator(self._seed)([smallest_config])[0].accuracy
+        observed, smoothed, best, seen = {}, {}, {}, {}
         for n in looks:
             within = np.flatnonzero(fits[:n])
             for values, found in ((self._seen, observed), (self.expected_after(n), smoothed)):
                 at = within[values[within].argmax()] if len(within) else None
                 found[str(n)] = smallest if at is None else float(self._true[at])
             best[str(n)] = float(self._true[within].max()) if len(within) else smallest
+            seen[str(n)] = float(self._seen[within].max()) if len(within) else smallest_seen
         optimum = self._arena.optimum(target_ms, self._seed)
         exhaustive = self._arena.exhaustive(target_ms, self._seed)
         return {
@@ -311,6 +315,8 @@ class Judged:
             "best_seen": best,
             "optimum": optimum,
             "exhaustive": exhaustive,
+            "seen": seen,
+            "seen_optimum": self._arena.seen_optimum(target_ms, self._seed),
         }
 
     def area(self, n: int) -> float:

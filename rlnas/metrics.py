@@ -52,7 +52,9 @@ class Metrics:
             ("n_items", int),
             ("raced_out", bool),
         ):
-            object.__setattr__(self, name, plain(getattr(self, name)))
+            value = getattr(self, name)
+            if type(value) is not plain:
+                object.__setattr__(self, name, plain(value))
         extra = {str(name): float(value) for name, value in self.extra.items()}
         object.__setattr__(self, "extra", MappingProxyType(extra))
         if self.accuracy_ci is not None:

@@ -71,7 +71,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         choices=CONTROLLERS,
         default="auto",
         help="what proposes subnets. With a light model of the accuracy, trained as the search goes: a PPO "
-        "policy (ppo), or the policy, local search and evolution together (auto). Without: PPO "
+        "policy (ppo), or the policy and evolution together (auto). Without: PPO "
         "(plain-ppo), importance under the latency table (knapsack), local search, evolution, Optuna's "
         "NSGA-II or TPE (pip install 'rlnas[optuna]'), or chance (random)",
     )

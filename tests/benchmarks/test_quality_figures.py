@@ -18,9 +18,12 @@ def script(monkeypatch):
     return importlib.import_module("benchmarks.quality_figures")
 
 
-def cell(script, method, seed, chosen, *, task="t", optimum=1.0, best=None, truth=None, part="single"):
+def cell(
+    script, method, seed, chosen, *, task="t", optimum=1.0, best=None, truth=None, part="single", seen=None
+):
     views = {view: {"50": chosen} for view in ("chosen", "observed", "smoothed")}
     found = {**views, "best_seen": {"50": best or chosen}, "optimum": optimum}
+    found |= {"seen": {"50": seen or 0.0}, "seen_optimum": None if seen is None else 0.75}
     return {
         "task": task,
         "part": part,
@@ -47,6 +50,15 @@ def test_regret_is_measured_from_the_best_that_anybody_found(script):
     assert figures["hypervolume"]["random"][50] == 0.5
     assert figures["controller_ms"]["random"] == 20.0
     assert figures["regret_of_exhaustive_search"] == {}
+
+
+def test_how_well_a_method_searches_is_counted_on_the_items_that_it_saw(script):
+    known = cell(script, "random", 0, 0.8, seen=0.7)
+    unknown = cell(script, "random", 0, 0.8, task="synthetic")
+    figures = script.figures_of([known, unknown], [50])
+    assert figures["seen_detail"]["overall"]["random"][50][0] == pytest.approx(0.05)
+    assert list(figures["seen_detail"]) == ["overall", "t"]
+    assert figures["one_seen_detail"] == {}
 
 
 def test_a_proposal_that_is_better_than_all_known_is_the_optimum_if_it_keeps_to_its_target(script):

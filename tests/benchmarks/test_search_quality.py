@@ -89,6 +89,7 @@ def test_who_sees_everything_chooses_as_exhaustive_search_does(run, folder):
         (found,) = cell["targets"].values()
         assert found["chosen"]["25"] == found["exhaustive"]
         assert found["best_seen"]["25"] == found["optimum"]
+        assert found["seen"]["25"] == found["seen_optimum"]
         assert cell["area"]["25"] <= cell["best_area"] * (1 + 1e-9)
     for task, regret in figures["regret_of_exhaustive_search"]["single"].items():
         assert figures["single_detail"][task]["random"]["25"][0] == pytest.approx(regret)

@@ -1,7 +1,7 @@
 """Search with a surrogate: evaluate a batch, fit a light model, look for the next batch on it.
 
 The controllers differ in where candidates come from (`rlnas.controllers.surrogate.proposers`):
-a PPO policy for any latency target, local search, evolution, or all of them.
+a PPO policy for any latency target, local search, evolution, or policy and evolution.
 
 References:
     C. Angermueller et al. Model-based reinforcement learning for biological sequence design
@@ -23,6 +23,7 @@ from rlnas.controllers.surrogate.batch import choose_batch
 from rlnas.controllers.surrogate.knowledge import Knowledge
 from rlnas.controllers.surrogate.policy import PolicySettings, PolicyTrainer
 from rlnas.controllers.surrogate.proposers import (
+    BriefEvolutionProposer,
     EvolutionProposer,
     LocalProposer,
     MixedProposer,
@@ -302,13 +303,9 @@ class SurrogateEvolutionController(_SurrogateController):
 
 
 class AutoController(_SurrogateController):
-    """Candidates from the policy, from local search and from evolution on the surrogate, in one pool."""
+    """Candidates from the policy and from a brief evolution on the surrogate, in one pool."""
 
     def _make_proposer(self, search: SurrogateSearch, seed: int) -> Proposer:
         return MixedProposer(
-            [
-                self._policy_proposer(search, seed),
-                search.on_surrogate(LocalProposer),
-                search.on_surrogate(EvolutionProposer),
-            ]
+            [self._policy_proposer(search, seed), search.on_surrogate(BriefEvolutionProposer)]
         )

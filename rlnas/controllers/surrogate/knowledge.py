@@ -129,15 +129,29 @@ class Knowledge:
 
     def predict(self, actions: IntArray) -> tuple[FloatArray, FloatArray]:
         """Expected value (accuracy, or reward) of actions and how unsure it is, each of shape ``(k,)``."""
-        if self.ensemble is None:
-            raise ControllerError("nothing can be predicted before a fit; call fit first")
+        ensemble = self._fitted()
         if not len(actions):  # scikit-learn refuses to be asked for nothing
             return np.zeros(0), np.zeros(0)
-        prediction = self.ensemble.predict(self._features(actions))
-        mean = prediction.mean
-        if self._prior is not None:
-            mean = mean + np.polyval(self._line, self._prior(actions))
-        return mean, prediction.std
+        prediction = ensemble.predict(self._features(actions))
+        return prediction.mean + self._expected_before(actions), prediction.std
+
+    def predict_mean(self, actions: IntArray) -> FloatArray:
+        """The expected value alone, shape ``(k,)``: far cheaper where many are asked for."""
+        ensemble = self._fitted()
+        if not len(actions):
+            return np.zeros(0)
+        return ensemble.mean(self._features(actions)) + self._expected_before(actions)
+
+    def _fitted(self) -> Ensemble:
+        if self.ensemble is None:
+            raise ControllerError("nothing can be predicted before a fit; call fit first")
+        return self.ensemble
+
+    def _expected_before(self, actions: IntArray) -> FloatArray:
+        """What the earlier search expects, as far as this one bears it out; 0 without one."""
+        if self._prior is None:
+            return np.zeros(len(actions))
+        return np.polyval(self._line, self._prior(actions))
 
     def expected(self) -> FloatArray:
         """What the trials' values are thought to be without the luck of their items, shape ``(n,)``.
@@ -164,6 +178,8 @@ class Knowledge:
             targets_ms: Shape ``(k,)``: the target of each; NaN takes the reward as it is.
             optimism: Standard deviations that are added to the expected value.
         """
+        if not optimism:
+            return self._worth(self.predict_mean(actions), actions, targets_ms)
         mean, std = self.predict(actions)
         return self._worth(mean + optimism * std, actions, targets_ms)
 
@@ -184,7 +200,7 @@ class Knowledge:
 
     def imagine(self, configs: Sequence[SubnetConfig], actions: IntArray) -> list[Trial]:
         """Predicted trials, numbered -1; their rewards are those of the problem's own target."""
-        values, _ = self.predict(actions)
+        values = self.predict_mean(actions)
         if self.models_reward:
             pairs = zip(configs, values.tolist(), strict=True)
             return [Trial(-1, config, Metrics(value), value) for config, value in pairs]
@@ -200,7 +216,7 @@ class Knowledge:
             For each position an array with one entry per option; the first is 0.
         """
         actions = self.actions
-        values, _ = self.predict(actions)
+        values = self.predict_mean(actions)
         best = actions[np.argsort(-values, kind="stable")[: max(1, min(N_AVERAGED, len(actions) // 2))]]
         nvec = self._problem.space.nvec
         varied = []
@@ -208,7 +224,7 @@ class Knowledge:
             rows = np.repeat(best[None], n_options, axis=0)
             rows[:, :, position] = np.arange(n_options)[:, None]
             varied.append(rows.reshape(-1, len(nvec)))
-        predicted, _ = self.predict(np.concatenate(varied))
+        predicted = self.predict_mean(np.concatenate(varied))
         cuts = np.cumsum([len(rows) for rows in varied])[:-1]
         means = [
             part.reshape(n, -1).mean(axis=1)

@@ -111,23 +111,36 @@ class LocalProposer(_OnSurrogate):
 
     def propose(self, target_ms: float, n: int) -> IntArray:
         """The last neighbourhoods of climbs from the best known subnets."""
-        found = [self._climb(start, target_ms) for start in self._parents(target_ms, N_PARENTS)]
+        at = self._parents(target_ms, N_PARENTS)
+        rewards = self._rewards(at, target_ms)
+        found = [at[:0]]
+        passed: set[bytes] = set()
+        while len(at):
+            at, rewards, tops = self._step(at, rewards, target_ms)
+            found += tops
+            # Climbs that meet go on as one.
+            fresh = {action.tobytes(): i for i, action in enumerate(at) if action.tobytes() not in passed}
+            passed.update(fresh)
+            at, rewards = at[list(fresh.values())], rewards[list(fresh.values())]
         visited = np.unique(np.concatenate(found), axis=0)
         rewards = self._rewards(visited, target_ms)
         return visited[np.argsort(-rewards, kind="stable")[:n]]
 
-    def _climb(self, start: IntArray, target_ms: float) -> IntArray:
-        at = start
-        reward = float(self._rewards(at[None], target_ms)[0])
-        while True:
-            around = self._within(self._neighbours(at), target_ms)
-            if not len(around):
-                return at[None]
-            rewards = self._rewards(around, target_ms)
-            best = int(np.argmax(rewards))
-            if rewards[best] <= reward:
-                return np.concatenate([at[None], around])
-            at, reward = around[best], float(rewards[best])
+    def _step(
+        self, at: IntArray, rewards: FloatArray, target_ms: float
+    ) -> tuple[IntArray, FloatArray, list[IntArray]]:
+        """Where climbs go on, what that is worth, and the neighbourhoods of those that are at a top."""
+        around = [self._within(self._neighbours(action), target_ms) for action in at]
+        cuts = np.cumsum([len(actions) for actions in around])[:-1]
+        worths = np.split(self._rewards(np.concatenate(around), target_ms), cuts)
+        higher, tops = [], []
+        for action, reward, actions, worth in zip(at, rewards, around, worths, strict=True):
+            if len(actions) and worth.max() > reward:
+                higher.append((actions[worth.argmax()], worth.max()))
+            else:
+                tops.append(np.concatenate([action[None], actions]))
+        actions = np.array([action for action, _ in higher], dtype=np.int64).reshape(-1, at.shape[1])
+        return actions, np.array([reward for _, reward in higher]), tops
 
     def _neighbours(self, action: IntArray) -> IntArray:
         """All that differ in one position, and those with one option more here and one less there."""
@@ -161,6 +174,12 @@ class EvolutionProposer(_OnSurrogate):
             rewards = self._rewards(everybody, target_ms)
             population = everybody[np.argsort(-rewards, kind="stable")[:n]]
         return population
+
+
+class BriefEvolutionProposer(EvolutionProposer):
+    """The same at half the cost, for a pool to which others contribute."""
+
+    n_generations = 6
 
 
 class MixedProposer:
