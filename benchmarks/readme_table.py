@@ -23,7 +23,7 @@ def main() -> None:
     """Replace what stands between the marks."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--table", choices=["demo", "evaluation", "latency"], default="demo", help="which table"
+        "--table", choices=["demo", "evaluation", "latency", "search"], default="demo", help="which table"
     )
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder of the demo table")
     parser.add_argument(
@@ -36,8 +36,11 @@ def main() -> None:
     elif options.table == "evaluation":
         lines = _lines(options.results or RESULTS / "evaluation.jsonl")
         block = evaluation_table([line for line in lines if "us_per_token_all" in line["figures"]][-1])
-    else:
+    elif options.table == "latency":
         block = latency_table(_lines(options.results or RESULTS / "latency_model.jsonl"))
+    else:
+        lines = _lines(options.results or RESULTS / "search_quality.jsonl")
+        block = search_table([line for line in lines if not line["settings"]["quick"]][-1])
     start = f"<!-- {options.table} table: written by benchmarks/readme_table.py -->"
     end = f"<!-- end of {options.table} table -->"
     text = options.readme.read_text(encoding="utf-8")
@@ -103,6 +106,49 @@ def evaluation_table(line: dict[str, Any]) -> str:
         f"{line['commit']}."
     )
     return "\n".join([*rows, note])
+
+
+def search_table(line: dict[str, Any]) -> str:
+    """Regret of every method, and what the subject adds to the best control on each task."""
+    figures, settings = line["figures"], line["settings"]
+    budgets = list(next(iter(figures["regret"].values())))
+    rows = [
+        f"| method | {' | '.join(budgets)} | items seen | seven targets | controller |",
+        "|---|" + "---:|" * (len(budgets) + 3),
+    ]
+    for method, by_budget in sorted(figures["regret"].items(), key=lambda row: row[1][budgets[-1]]):
+        seen = figures["seen_detail"]["overall"][method][budgets[-1]][0]
+        values = [*by_budget.values(), seen, figures["seven_targets"][method]]
+        cells = [f"{100 * value:.2f}" for value in values]
+        rows.append(f"| {method} | {' | '.join(cells)} | {figures['controller_ms'][method]:.1f} ms |")
+    rows += ["", *_added_rows(figures["single_against_best_control"])]
+    tasks = [scope for scope in figures["single_detail"] if scope != "overall"]
+    noise = figures["regret_of_exhaustive_search"]["single"]
+    floors = ", ".join(f"{task} {100 * regret:.2f}" for task, regret in noise.items())
+    note = (
+        f"\nRegret in points of accuracy, interquartile means over {', '.join(tasks)} and "
+        f"{settings['seeds']} seeds, target ratio {settings['target']:g}, after so many true evaluations; "
+        "the last one also on the items that methods see. Seven targets: all from one search of "
+        f"{settings['budget']}. Below: surrogate-ppo minus the control that is best there, on the same "
+        "seeds, with 95 % intervals. Who sees every subnet, but half of the items, has a regret of "
+        f"{floors}: what lies below is luck. {line['device']}, commit {line['commit']}."
+    )
+    return "\n".join([*rows, note])
+
+
+def _added_rows(against: dict[str, Any]) -> list[str]:
+    """By task and budget, what the subject adds to the best control."""
+    budgets = list(next(iter(against.values())))
+    rows = [f"| task | {' | '.join(budgets)} |", "|---|" + "---|" * len(budgets)]
+    for scope, by_budget in against.items():
+        cells = [
+            "{:+.2f} [{:+.2f}, {:+.2f}] ({})".format(
+                *(100 * v for v in found["difference"]), found["control"]
+            )
+            for found in by_budget.values()
+        ]
+        rows.append(f"| {scope} | {' | '.join(cells)} |")
+    return rows
 
 
 if __name__ == "__main__":

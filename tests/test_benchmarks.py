@@ -143,6 +143,37 @@ def test_the_latency_table_takes_each_case_as_it_was_last_measured(run, tmp_path
     assert "on 60 random subnets" in text
 
 
+def test_the_search_table_sorts_methods_by_their_last_regret(run, tmp_path):
+    readme, results = tmp_path / "README.md", tmp_path / "lines.jsonl"
+    readme.write_text(
+        "<!-- search table: written by benchmarks/readme_table.py -->\n<!-- end of search table -->\n"
+    )
+
+    def line(random: float, quick: bool = False) -> str:
+        regret = {"random": {"50": 0.02, "100": random}, "surrogate-ppo": {"50": 0.02, "100": 0.005}}
+        added = {"difference": [-0.01, -0.012, -0.004], "control": "random"}
+        figures = {
+            "regret": regret,
+            "seen_detail": {"overall": {method: {"100": [0.001, 0, 0, 0]} for method in regret}},
+            "seven_targets": dict.fromkeys(regret, 0.03),
+            "controller_ms": {"random": 0.2, "surrogate-ppo": 40.0},
+            "single_against_best_control": {"sst2": {"50": added, "100": added}},
+            "single_detail": {"overall": {}, "sst2": {}},
+            "regret_of_exhaustive_search": {"single": {"sst2": 0.004}},
+        }
+        settings = {"quick": quick, "seeds": 20, "budget": 100, "target": 0.5}
+        return json.dumps({"figures": figures, "settings": settings, "device": "a CPU", "commit": "abc"})
+
+    results.write_text("\n".join([line(0.5), line(0.015), line(0.9, quick=True)]) + "\n")
+    run("readme_table", "--table", "search", "--results", results, "--readme", readme)
+    text = readme.read_text()
+    assert "| random | 2.00 | 1.50 | 0.10 | 3.00 | 0.2 ms |" in text
+    assert text.index("| surrogate-ppo | 2.00 | 0.50") < text.index("| random | 2.00")
+    assert "| sst2 | -1.00 [-1.20, -0.40] (random) | -1.00 [-1.20, -0.40] (random) |" in text
+    assert "over sst2 and 20 seeds" in text
+    assert "sst2 0.40: what lies below is luck" in text
+
+
 def test_a_readme_without_marks_is_left_alone(run, tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("no marks\n")
