@@ -18,6 +18,7 @@ from rlnas.controllers.start import InformedStart
 from rlnas.controllers.surrogate import (
     AutoController,
     SurrogateEvolutionController,
+    SurrogateKnapsackController,
     SurrogateLocalController,
     SurrogatePPOController,
 )
@@ -86,6 +87,7 @@ ABLATIONS: dict[str, Callable[[], Controller]] = {
     "ppo": PPOController,
     "surrogate-local": SurrogateLocalController,
     "surrogate-evolution": SurrogateEvolutionController,
+    "surrogate-knapsack": SurrogateKnapsackController,
 }
 """PPO without the surrogate; and the same start, surrogate and batches without PPO."""
 
@@ -98,7 +100,7 @@ SUBJECTS: dict[str, Callable[[], Controller]] = {
 }
 """What the library offers beside controls and ablations."""
 
-SMOOTHED = frozenset({"surrogate-local", "surrogate-evolution", *SUBJECTS})
+SMOOTHED = frozenset({*(name for name in ABLATIONS if name.startswith("surrogate-")), *SUBJECTS})
 """Methods that choose by what their surrogate expects of a trial; others by what they saw of it."""
 
 METHODS: dict[str, Callable[[], Controller]] = {"start": StartOnly, **CONTROLS, **ABLATIONS, **SUBJECTS}
@@ -123,6 +125,7 @@ PROPOSERS: dict[str, dict[str, Proposer]] = {
     "auto": {"policy": _forgotten, "policy+history": _known},
     "surrogate-local": {"surrogate+history": _known},
     "surrogate-evolution": {"surrogate+history": _known},
+    "surrogate-knapsack": {"surrogate+history": _known},
 }
 """By method and variant: what it proposes for a target in ms once its search is done.
 

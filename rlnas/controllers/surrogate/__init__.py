@@ -3,6 +3,7 @@
 from rlnas.controllers.surrogate.controller import (
     AutoController,
     SurrogateEvolutionController,
+    SurrogateKnapsackController,
     SurrogateLocalController,
     SurrogatePPOController,
     SurrogateSettings,
@@ -15,6 +16,7 @@ __all__ = [
     "AutoController",
     "PolicySettings",
     "SurrogateEvolutionController",
+    "SurrogateKnapsackController",
     "SurrogateLocalController",
     "SurrogatePPOController",
     "SurrogateSettings",

@@ -25,6 +25,7 @@ from rlnas.controllers.surrogate.policy import PolicySettings, PolicyTrainer
 from rlnas.controllers.surrogate.proposers import (
     BriefEvolutionProposer,
     EvolutionProposer,
+    KnapsackProposer,
     LocalProposer,
     MixedProposer,
     PolicyProposer,
@@ -127,8 +128,10 @@ class SurrogateSearch:
                 proposer.train(self._settings.final_steps)
             raise
 
-    def on_surrogate(self, kind: type[LocalProposer] | type[EvolutionProposer]) -> Proposer:
-        """Local search or evolution on this search's surrogate."""
+    def on_surrogate(
+        self, kind: type[LocalProposer] | type[EvolutionProposer] | type[KnapsackProposer]
+    ) -> Proposer:
+        """Local search, evolution or a knapsack on this search's surrogate."""
         return kind(
             self.knowledge, self.problem.space.nvec, self.sampler, self._settings.batch_size, self._seed
         )
@@ -300,6 +303,13 @@ class SurrogateEvolutionController(_SurrogateController):
 
     def _make_proposer(self, search: SurrogateSearch, seed: int) -> Proposer:
         return search.on_surrogate(EvolutionProposer)
+
+
+class SurrogateKnapsackController(_SurrogateController):
+    """The same with the exact optima of the surrogate's main effects instead of PPO's candidates."""
+
+    def _make_proposer(self, search: SurrogateSearch, seed: int) -> Proposer:
+        return search.on_surrogate(KnapsackProposer)
 
 
 class AutoController(_SurrogateController):

@@ -14,6 +14,7 @@ from rlnas.controllers.surrogate import (
     AutoController,
     PolicySettings,
     SurrogateEvolutionController,
+    SurrogateKnapsackController,
     SurrogateLocalController,
     SurrogatePPOController,
     SurrogateSettings,
@@ -50,7 +51,13 @@ CHEAP = SurrogateSettings(
 )
 SMALL_POLICY = PolicySettings(n_envs=8, n_true_envs=8, n_epochs=1)
 
-KINDS = (SurrogatePPOController, SurrogateLocalController, SurrogateEvolutionController, AutoController)
+KINDS = (
+    SurrogatePPOController,
+    SurrogateLocalController,
+    SurrogateEvolutionController,
+    SurrogateKnapsackController,
+    AutoController,
+)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 with_policy = pytest.mark.parametrize("kind", [SurrogatePPOController, AutoController])
 

@@ -11,6 +11,7 @@ from rlnas.controllers.surrogate.knowledge import Knowledge
 from rlnas.controllers.surrogate.policy import PolicySettings, PolicyTrainer
 from rlnas.controllers.surrogate.proposers import (
     EvolutionProposer,
+    KnapsackProposer,
     LocalProposer,
     MixedProposer,
     PolicyProposer,
@@ -28,7 +29,8 @@ TARGET_MS = 5.0
 PROBLEM = Problem(SPACE, LatencyTarget(target_ms=TARGET_MS), TASK.latency, TARGET_MS, 10.0)
 UNTARGETED = Problem(SPACE, lambda metrics: metrics.accuracy)
 
-KINDS = pytest.mark.parametrize("kind", [LocalProposer, EvolutionProposer])
+CLIMBING = pytest.mark.parametrize("kind", [LocalProposer, EvolutionProposer])
+KINDS = pytest.mark.parametrize("kind", [LocalProposer, EvolutionProposer, KnapsackProposer])
 PROBLEMS = pytest.mark.parametrize("problem", [PROBLEM, UNTARGETED], ids=["target", "nothing known"])
 
 
@@ -68,7 +70,7 @@ def milliseconds(actions: np.ndarray) -> np.ndarray:
     return np.array(TASK.latency([SPACE.decode(action) for action in actions.tolist()]))
 
 
-@KINDS
+@CLIMBING
 @pytest.mark.parametrize("target_ms", [3.0, 5.0, 7.5])
 def test_the_best_of_the_whole_surrogate_is_found(kind, target_ms: float) -> None:
     knowledge = make_knowledge()
@@ -81,7 +83,7 @@ def test_the_best_of_the_whole_surrogate_is_found(kind, target_ms: float) -> Non
     assert found.max() > knowledge.rewards(known, np.full(len(known), target_ms)).max()
 
 
-@KINDS
+@CLIMBING
 def test_proposals_are_distinct_ordered_and_within_the_target(kind) -> None:
     knowledge = make_knowledge()
     proposed = make(kind, knowledge=knowledge).propose(4.0, 16)
@@ -90,6 +92,29 @@ def test_proposals_are_distinct_ordered_and_within_the_target(kind) -> None:
     assert milliseconds(proposed).max() <= 4.0
     rewards = knowledge.rewards(proposed, np.full(len(proposed), 4.0))
     assert (np.diff(rewards) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("target_ms", [3.0, 5.0, 7.5])
+def test_the_knapsack_lists_all_by_their_main_effects_from_the_best_on(target_ms: float) -> None:
+    knowledge = make_knowledge()
+    effects = knowledge.main_effects()
+    sums = sum(effect[EVERYTHING[:, i]] for i, effect in enumerate(effects))
+    expected = np.sort(sums[milliseconds(EVERYTHING) <= target_ms])[::-1]
+    proposed = make(KnapsackProposer, knowledge=knowledge).propose(target_ms, 24)
+    assert len(np.unique(proposed, axis=0)) == len(proposed) == min(24, len(expected))
+    assert milliseconds(proposed).max() <= target_ms
+    found = sum(effect[proposed[:, i]] for i, effect in enumerate(effects))
+    np.testing.assert_allclose(found, expected[:24], atol=1e-8)
+
+
+def test_the_knapsack_repairs_what_turns_out_slower_where_latencies_do_not_add_up() -> None:
+    def latency(configs):
+        return [ms * (1.5 if ms < 5.0 else 1.0) for ms in TASK.latency(configs)]
+
+    problem = Problem(SPACE, LatencyTarget(target_ms=TARGET_MS), latency, TARGET_MS, 10.0)
+    proposed = make(KnapsackProposer, problem).propose(TARGET_MS, 64)
+    assert len(proposed) == 64
+    assert max(latency([SPACE.decode(action) for action in proposed.tolist()])) <= TARGET_MS
 
 
 @KINDS
