@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy.typing as npt
+
     from rlnas.history import Result
 
     Cell = dict[str, Any]
@@ -120,7 +122,7 @@ class _Cells:
         }
         key = json.dumps(settings)
         if key not in self._done:
-            self._done[key] = {**settings, **find()}
+            self._done[key] = {**settings, **find(), "commit": self._options.commit}
             append_cell(self._options.cells, self._done[key])
             print(f"{part}: {arena.name}, seed {seed}, {method}", flush=True)
         return self._done[key]
@@ -207,8 +209,8 @@ class _Earlier:
 
     def _regrets(self, arena: Arena, result: Result) -> Cell:
         looks = _looks(self._options)
-        found = Judged(arena, result, self._seed).choice(self._options.target, looks, smooth=True)
-        return {"regret": {n: found["optimum"] - accuracy for n, accuracy in found["chosen"].items()}}
+        found = Judged(arena, result, self._seed).choice(self._options.target, looks)
+        return {"regret": {n: found["optimum"] - accuracy for n, accuracy in found["smoothed"].items()}}
 
 
 def _looks(options: argparse.Namespace) -> list[int]:
@@ -289,7 +291,7 @@ def _differences(
     return [row for row in by_task if row]
 
 
-def _described(arrays: list[list[float]]) -> list[float] | None:
+def _described(arrays: Sequence[npt.ArrayLike]) -> list[float] | None:
     if not arrays:
         return None
     return [*interquartile_estimate(arrays).to_list(), float(np.mean(np.concatenate(arrays)))]
@@ -335,8 +337,12 @@ def warm_start_figures(cells: Sequence[Cell]) -> dict[str, Any]:
     last, stated = looks[-1], max(n for n in looks if n <= STATED)
     scopes = {OVERALL: list(curves), **{pair: [pair] for pair in curves}}
 
-    def arrays(scope: str, kind: str, n: int) -> list[list[float]]:
-        return [curves[pair][kind][n] for pair in scopes[scope]]
+    def arrays(scope: str, kind: str, n: int) -> list[np.ndarray]:
+        # Pairs of one task have the same cold run: they are one row, not several.
+        by_task: dict[str, list[list[float]]] = {}
+        for pair in scopes[scope]:
+            by_task.setdefault(pair.rpartition(">")[2], []).append(curves[pair][kind][n])
+        return [np.mean(rows, axis=0) for rows in by_task.values()]
 
     regret = {
         scope: {

@@ -5,8 +5,8 @@ items, the others judge their choices; the final split is not touched. What one 
 kept and shared with the others, so that no subnet is computed twice, but it counts for the budget of
 each. Searches are kept too: a run that was stopped goes on where it was.
 
-A method's choice is the best that it saw within the target or, for methods with a surrogate, what that
-expects to be the best; the other way stands beside it. Intervals are over the judge's items: with few
+A method's choice is what a surrogate, fitted to its trials, expects to be the best within the target, as
+`rlnas search` chooses; the best that it saw stands beside it. Intervals are over the judge's items: with few
 seeds they say nothing of what other seeds would find.
 """
 
@@ -27,11 +27,12 @@ from benchmarks.answers import KeepingEvaluator, KeptAnswers
 from benchmarks.estimates import CONFIDENCE, N_RESAMPLES
 from benchmarks.race_replay import key_of
 from benchmarks.record import make_parser, record
-from benchmarks.search_methods import METHODS, SMOOTHED, SUBJECT
-from benchmarks.search_quality import best_within, expected_accuracies
+from benchmarks.search_methods import METHODS, SUBJECT
+from benchmarks.search_quality import best_within
 from benchmarks.sst2 import FOLDER, SEARCH_ITEMS, load_searched
 from rlnas import LatencyTarget, LayerwiseSpace, Workload, search
 from rlnas.calibration import Effort, calibrate
+from rlnas.controllers.surrogate import expected_accuracies
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.latency import LatencyTable
 from rlnas.supernet.importance import Importance, estimate_importance
@@ -53,7 +54,7 @@ N_WEIGHED = 512
 """Training items that importance is estimated on."""
 METHOD_NAMES = (SUBJECT, "auto", "knapsack", "nsga2", "random")
 QUICK_NAMES = (SUBJECT, "knapsack")
-VIEWS = ("chosen", "observed", "smoothed")
+VIEWS = ("chosen", "observed")
 QUICK = {"seeds": 1, "budget": 24, "items": 200, "judge_items": 400, "models": 4, "seconds": 2.0}
 
 
@@ -167,7 +168,7 @@ class _Live:
         self.seen.right(configs)  # all known by now, unless the answers of an earlier process were lost
         values = {
             "observed": np.array([trial.metrics.accuracy for trial in trials]),
-            "smoothed": expected_accuracies(self.space, evaluator, trials),
+            "chosen": expected_accuracies(self.space, trials, evaluator.kept_importance),
         }
         choices = {
             view: best_within(self.space, trials, of_trials, self.target * self.full_ms)
@@ -177,7 +178,6 @@ class _Live:
             "method": method,
             "seed": seed,
             **choices,
-            "chosen": choices["smoothed" if method in SMOOTHED else "observed"],
             "n_trials": len(trials),
             "controller_ms": 1e3 * controller_seconds / len(trials),
             "evaluation_ms": 1e3 * float(np.mean([self.seen.seconds(config) for config in configs])),
@@ -316,12 +316,10 @@ def paired_points(first: Bits, second: Bits) -> list[float]:
 
 def table_lines(figures: Mapping[str, Any]) -> list[str]:
     """A line a method."""
-    head = (
-        f"{'method':<20}{'judged':>8}{'observed':>10}{'smoothed':>10}{'controller':>14}{'evaluation':>14}"
-    )
+    head = f"{'method':<20}{'judged':>8}{'observed':>10}{'controller':>14}{'evaluation':>14}"
     lines = [f"{head}   {SUBJECT} minus it, points"]
     for method, views in figures["accuracy"].items():
-        line = f"{method:<20}{views['chosen']:>8.4f}{views['observed']:>10.4f}{views['smoothed']:>10.4f}"
+        line = f"{method:<20}{views['chosen']:>8.4f}{views['observed']:>10.4f}"
         line += "".join(f"{figures[f'{k}_ms'][method]:>11.1f} ms" for k in ("controller", "evaluation"))
         if method in figures["difference_points"]:
             line += "   {:+.2f} [{:+.2f}, {:+.2f}]".format(*figures["difference_points"][method]["chosen"])

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Scores = dict[str, dict[str, dict[int, list[float]]]]
 
 OVERALL = "overall"
+SYNTHETIC = "synthetic"
+"""How names of tasks begin that are formulas."""
+
 STATED = (50, 100, 250, 500)
 """Budgets that are compared; what lies between is for the plots."""
 
@@ -51,10 +54,10 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         Plain values. ``regret[method][budget]``, ``hypervolume[method][budget]`` (relative to the best
         front) and ``seven_targets[method]`` are interquartile means over all tasks and seeds; what ends
         in ``_detail`` holds ``[mean, low, high, plain mean]`` by task too. Differences are of `SUBJECT`
-        minus the rival: below 0 it is better. ``observed`` and ``smoothed`` are ``single`` with the choice
-        made for every method by what was seen, or by what a surrogate expects; ``seen`` and ``one_seen``
-        are ``single`` and ``one`` counted on the very items that methods see, of tasks that are known
-        throughout.
+        minus the rival: below 0 it is better. Choices are by what a surrogate expects of each method's
+        trials; ``observed`` is ``single`` with choices by what was seen; ``seen`` and ``one_seen`` are
+        the best that was seen in ``single`` and ``one``, counted on the very items that methods see, of
+        tasks that are known throughout. ``commits`` are those of the cells.
     """
     optima = _optima(cells)
     by_part = defaultdict(list)
@@ -64,10 +67,9 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         part: _scores(found, looks, lambda cell, n: _mean_regret(cell, n, optima))
         for part, found in by_part.items()
     }
-    for view in ("observed", "smoothed"):
-        regrets[view] = _scores(
-            by_part["single"], looks, lambda cell, n, view=view: _mean_regret(cell, n, optima, view)
-        )
+    regrets["observed"] = _scores(
+        by_part["single"], looks, lambda cell, n: _mean_regret(cell, n, optima, "observed")
+    )
     for name, part in (("seen", "single"), ("one_seen", "one")):
         known = [cell for cell in by_part[part] if _is_known(cell)]
         regrets[name] = _scores(known, looks, _mean_seen_regret)
@@ -82,6 +84,7 @@ def figures_of(cells: Sequence[Cell], looks: Sequence[int]) -> dict[str, Any]:
         "controller_ms": _controller_ms(cells),
         "proposed": _proposed(by_part["one"], optima),
         "hypervolume_detail": _detail(areas, looks),
+        "commits": sorted({str(cell.get("commit")) for cell in cells}),
     }
     for part, scores in regrets.items():
         figures[f"{part}_detail"] = _detail(scores, looks)
@@ -103,9 +106,9 @@ def _optima(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
 
 
 def _mean_regret(
-    cell: Cell, n: int, optima: Mapping[tuple[str, str, str], float], view: str = "chosen"
+    cell: Cell, n: int, optima: Mapping[tuple[str, str, str], float], view: str = "smoothed"
 ) -> float:
-    """Over the targets of a cell, after n trials; of the method's own choice, or of another one's."""
+    """Over the targets of a cell, after n trials, by what is expected of trials or was seen of them."""
     regrets = [
         optima[cell["task"], cell["truth"], target] - found[view][str(n)]
         for target, found in cell["targets"].items()
@@ -159,12 +162,14 @@ def _scores(cells: Sequence[Cell], looks: Sequence[int], score: Callable[[Cell, 
 
 
 def _arrays(scores: Scores, method: str, n: int, scope: str) -> list[list[float]]:
-    """One list of scores a task."""
-    return [by_n[n] for task, by_n in scores[method].items() if scope in (OVERALL, task)]
+    """One list of scores a task; what is synthetic counts for itself alone, where there is anything else."""
+    tasks = [task for task in scores[method] if scope in (OVERALL, task)]
+    real = [task for task in tasks if not task.startswith(SYNTHETIC)]
+    return [scores[method][task][n] for task in real or tasks]
 
 
 def _scopes(scores: Scores) -> list[str]:
-    """All tasks together, then each; none without scores."""
+    """All real tasks together, then each task; none without scores."""
     return [OVERALL, *next(iter(scores.values()))] if scores else []
 
 

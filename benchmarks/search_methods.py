@@ -100,9 +100,6 @@ SUBJECTS: dict[str, Callable[[], Controller]] = {
 }
 """What the library offers beside controls and ablations."""
 
-SMOOTHED = frozenset({*(name for name in ABLATIONS if name.startswith("surrogate-")), *SUBJECTS})
-"""Methods that choose by what their surrogate expects of a trial; others by what they saw of it."""
-
 METHODS: dict[str, Callable[[], Controller]] = {"start": StartOnly, **CONTROLS, **ABLATIONS, **SUBJECTS}
 
 Proposer = Callable[["Controller", "Result", float], "SubnetConfig"]

@@ -2,19 +2,22 @@
 
 On rlnas-bench, where every subnet is known: methods see one random half of the items, and their choice
 is judged on the other half. Regret at a target is the best accuracy within that latency, minus that of
-the method's choice: the best that it has seen within it or, for methods with a surrogate, what that
-expects to be the best of what was evaluated. All budgets are prefixes of one
-history. Every cell (task, method, seed, part) is kept in ``--cells`` as soon as it is done: a run that
-was stopped goes on, and parts can be run apart, also at the same time.
+the choice. The choice is made for every method in the same way: of what it has evaluated within the
+target, the best by the accuracies that a surrogate expects, fitted to these trials alone (as `rlnas
+search` chooses); the best by what was seen stands beside it as ``observed``. All budgets are prefixes of
+one history; plain PPO plans its exploration for the whole of it, and might do better in fewer trials if
+it knew. Every cell (task, method, seed, part) is kept in ``--cells`` as soon as it is done: a run that was
+stopped goes on, and parts can be run apart, also at the same time.
 
 Parts: ``single``, one search for one target; ``one``, one search for seven targets; ``each``, a search
-for each of the seven.
+for each of the seven. Plain PPO knows one target only, also where seven are served.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +28,10 @@ import torch
 from benchmarks.arenas import Arena, KnowingEvaluator, area, full_ms, load_arenas
 from benchmarks.quality_figures import figures_of, write_plots
 from benchmarks.record import make_parser, record
-from benchmarks.search_methods import METHODS, PROPOSERS, QUICK, SMOOTHED, Proposer
+from benchmarks.search_methods import METHODS, PROPOSERS, QUICK, Proposer
 from rlnas import LatencyTarget, search
-from rlnas.controllers.surrogate import expected_rewards
+from rlnas.controllers.surrogate import expected_accuracies
 from rlnas.pareto import is_pareto_optimal
-from rlnas.protocols import Problem
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +69,11 @@ def main() -> None:
         settings = _settings(arena, part, seed, method, options)
         key = json.dumps(settings)
         if key not in done:
-            done[key] = {**settings, **_cell(arena, part, seed, method, options)}
+            done[key] = {
+                **settings,
+                **_cell(arena, part, seed, method, options),
+                "commit": options.commit,
+            }
             append_cell(options.cells, done[key])
             print(f"{number}/{len(wanted)}: {_summary(done[key])}", flush=True)
     if options.cells_only:
@@ -106,7 +112,7 @@ def _options() -> argparse.Namespace:
 def _settings(
     arena: Arena, part: str, seed: int, method: str, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """What a cell depends on; it is run again where any of this is new."""
+    """What a cell is found again by; the code is not in it, but each cell names its commit."""
     return {
         "task": arena.name,
         "latency": options.latency,
@@ -134,13 +140,16 @@ def read_cells(path: Path) -> dict[str, dict[str, Any]]:
 def append_cell(path: Path, cell: dict[str, Any]) -> None:
     """Keep a cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(cell) + "\n")  # one write: processes may share the file
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        torn = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a kill cut the line before this one short
+        file.write(torn + json.dumps(cell).encode() + b"\n")  # one write: processes may share the file
 
 
 def _summary(cell: dict[str, Any]) -> str:
     regrets = [
-        found["optimum"] - found["chosen"][str(max(map(int, found["chosen"])))]
+        found["optimum"] - found["smoothed"][str(max(map(int, found["smoothed"])))]
         for found in cell["targets"].values()
     ]
     ms = 1e3 * cell["controller_seconds"] / max(1, cell["n_trials"])
@@ -221,9 +230,8 @@ def _found(
     seconds = time.process_time() - started - evaluator.seconds
     looks = [n for n in CHECKPOINTS if n <= budget]
     trials = Judged(arena, result, seed)
-    smooth = method in SMOOTHED
     cell = {
-        "targets": {str(target): trials.choice(target, looks, smooth) for target in served or (ratio,)},
+        "targets": {str(target): trials.choice(target, looks) for target in served or (ratio,)},
         "area": {str(n): trials.area(n) for n in looks},
         "best_area": arena.best_area(seed),
         "truth": arena.truth(seed),
@@ -239,22 +247,6 @@ def _found(
             for variant, propose in PROPOSERS.get(method, {}).items()
         }
     return cell
-
-
-def expected_accuracies(
-    space: SearchSpace, evaluator: KnowingEvaluator, trials: Sequence[Trial]
-) -> FloatArray:
-    """Accuracies that a surrogate, fitted to these trials alone, expects of them."""
-    reference_ms = float(np.asarray(evaluator.latency([space.largest()]))[0])
-    problem = Problem(
-        space=space,
-        reward=LatencyTarget(target_ms=reference_ms),  # which nothing misses: rewards are accuracies
-        latency=evaluator.latency,
-        target_ms=reference_ms,
-        reference_ms=reference_ms,
-        kept_importance=evaluator.kept_importance,
-    )
-    return expected_rewards(problem, trials)
 
 
 def best_within(
@@ -280,17 +272,16 @@ class Judged:
     def expected_after(self, n: int) -> FloatArray:
         """Accuracies that a surrogate, fitted to the first n trials alone, expects of them."""
         if n not in self._expected:
-            self._expected[n] = expected_accuracies(
-                self._arena.space, self._arena.evaluator(self._seed), self._trials[:n]
-            )
+            kept = self._arena.evaluator(self._seed).kept_importance
+            self._expected[n] = expected_accuracies(self._arena.space, self._trials[:n], kept)
         return self._expected[n]
 
-    def choice(self, ratio: float, looks: Sequence[int], smooth: bool) -> dict[str, Any]:
+    def choice(self, ratio: float, looks: Sequence[int]) -> dict[str, Any]:
         """Accuracy that counts of what is chosen for a target after some numbers of trials.
 
-        The choice is the best on what methods see, or of what a surrogate expects (`smooth`; the other way
-        stands beside it), the earlier of equal ones; without any trial within the target it is the
-        smallest subnet. What was seen of the best, and the best that could have been seen, stand beside
+        The choice is the best of what a surrogate expects (``smoothed``), or on what methods see
+        (``observed``), the earlier of equal ones; without any trial within the target it is the smallest
+        subnet. What was seen of the best, and the best that could have been seen, stand beside
         it: how well the method searches, apart from how far what it sees can be trusted.
         """
         target_ms = ratio * full_ms(self._arena)
@@ -309,7 +300,6 @@ class Judged:
         optimum = self._arena.optimum(target_ms, self._seed)
         exhaustive = self._arena.exhaustive(target_ms, self._seed)
         return {
-            "chosen": smoothed if smooth else observed,
             "observed": observed,
             "smoothed": smoothed,
             "best_seen": best,

@@ -50,11 +50,13 @@ class SearchEnd(Exception):  # noqa: N818 - not an error: it is how a search end
 
     Attributes:
         reason: Why, a sentence without its full stop.
+        answers: Trials of the last proposals that were still judged, or known already.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, answers: Sequence[Trial] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.answers = tuple(answers)
 
 
 def search(
@@ -195,7 +197,7 @@ class _Desk:
         self._episode_rewards.extend(trial.reward for trial in answers)
         self._count_fruitless(configs, unseen)
         if len(affordable) < len(unseen):
-            self._end_if_done()
+            self._end_if_done(answers)
         return answers
 
     def result(self, reason: str) -> Result:
@@ -210,12 +212,12 @@ class _Desk:
             stop_reason=reason,
         )
 
-    def _end_if_done(self) -> None:
+    def _end_if_done(self, answers: Sequence[Trial] = ()) -> None:
         n_trials = len(self._trials)
         if n_trials >= self._space_size:
-            raise SearchEnd(f"all {self._space_size} subnets of the space are evaluated")
+            raise SearchEnd(f"all {self._space_size} subnets of the space are evaluated", answers)
         if n_trials >= self._budget:
-            raise SearchEnd(f"the budget of {self._budget} trials is spent")
+            raise SearchEnd(f"the budget of {self._budget} trials is spent", answers)
 
     def _count_fruitless(self, configs: Sequence[SubnetConfig], unseen: Sequence[SubnetConfig]) -> None:
         first_times = set(unseen)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
@@ -65,7 +66,8 @@ def deliver(
     Returns:
         The summary, as in ``summary.json``.
     """
-    goals = goals_of(job, inputs, folder)
+    expected = _expected_accuracies(inputs, evaluator, result)
+    goals = [replace(goal, expected=expected) for goal in goals_of(job, inputs, folder)]
     timed = TimedModel(inputs.supernet, inputs.workload, job.device)
     with folder.phase("measure"):
         measured = measure_trials(timed, _finalists_of(goals, result), job.device)
@@ -91,6 +93,18 @@ def end_delivery(folder: RunFolder) -> None:
     """Remove what only a killed run needs, and write the report of a run whose summary is there."""
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     write_report(folder.path)
+
+
+def _expected_accuracies(inputs: Inputs, evaluator: SupernetEvaluator, result: Result) -> dict[int, float]:
+    """By number of a trial: the best of many noisy accuracies flatters, its neighbours know better.
+
+    Nothing where single answers were not kept, so that nobody knows how noisy the metric is.
+    """
+    complete = [trial for trial in result.trials if not trial.metrics.raced_out]
+    if not complete or any(trial.metrics.correct is None for trial in complete):
+        return {}
+    accuracies = expected_accuracies(inputs.space, complete, evaluator.kept_importance)
+    return {trial.number: float(value) for trial, value in zip(complete, accuracies, strict=True)}
 
 
 def _finalists_of(goals: Sequence[Goal], result: Result) -> list[Trial]:

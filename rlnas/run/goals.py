@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rlnas.protocols import TargetedReward
@@ -10,6 +10,7 @@ from rlnas.run.inputs import full_latency
 from rlnas.run.job import ratio_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rlnas.history import Result
@@ -31,6 +32,7 @@ class Goal:
         folder: Where its model goes.
         steps: File of what was certified for it so far, while the run goes on.
         delivered: File of what the summary says of it, likewise.
+        expected: By number of a trial its accuracy without the luck of the search items, where it is known.
     """
 
     name: str
@@ -39,13 +41,15 @@ class Goal:
     folder: Path
     steps: Path
     delivered: Path
+    expected: Mapping[int, float] = field(default_factory=dict)
 
     def judged(self, trial: Trial) -> Trial:
-        """The trial with the reward that it has for this goal."""
-        return replace(trial, reward=float(self.reward(trial.metrics)))
+        """The trial with the reward that it has for this goal, of the accuracy that is expected of it."""
+        expected = self.expected.get(trial.number, trial.metrics.accuracy)
+        return replace(trial, reward=float(self.reward(replace(trial.metrics, accuracy=expected))))
 
     def result(self, result: Result) -> Result:
-        """The search as if it had been for this goal alone."""
+        """The search as if it had been for this goal alone, with rewards as in `judged`."""
         return replace(result, trials=tuple(self.judged(trial) for trial in result.trials))
 
 

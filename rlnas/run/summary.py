@@ -60,7 +60,7 @@ def describe_model(
     values["target_ms"] = None if target is None else target * full_ms
     values["steps"] = [step.to_dict() for step in steps]
     values["confirmations"] = list(confirmations)
-    values["best"] |= _search_view(chosen)
+    values["best"] |= _search_view(chosen, goal)
     values["best"]["search_accuracy_float32"] = _accuracy_float32(inputs, chosen.trial.config)
     return values
 
@@ -150,15 +150,16 @@ def _accuracy_float32(inputs: Inputs, config: SubnetConfig) -> float:
     return score(inputs.task.metric, inputs.task.search.labels, exact.predict([config])[0])
 
 
-def _search_view(chosen: MeasuredTrial) -> dict[str, Any]:
+def _search_view(chosen: MeasuredTrial, goal: Goal) -> dict[str, Any]:
     """What the search thought of the chosen subnet, beside what the certificate says."""
     trial = chosen.trial
     return {
         "config": trial.config.to_dict(),
         "trial": trial.number,
         "search_accuracy": trial.metrics.accuracy,
+        "expected_accuracy": goal.expected.get(trial.number),
         "predicted_latency_ms": trial.metrics.latency_ms,
-        "reward": trial.reward,
+        "reward": float(goal.reward(trial.metrics)),
     }
 
 

@@ -58,3 +58,12 @@ def test_trials_are_judged_for_the_goal(goals, run):
         replace(t, reward=0.0) for t in trials
     ]
     assert result.trials != trials
+
+
+def test_expected_accuracies_take_the_place_of_those_that_were_seen(goals, run):
+    goal = replace(goals(target_ratios=(0.5, 0.75))[0], expected={0: 0.125})
+    with History.read(run) as history:
+        first, second, *_ = history.trials
+    assert goal.judged(first).reward == goal.reward(replace(first.metrics, accuracy=0.125))
+    assert goal.judged(first).metrics == first.metrics
+    assert goal.judged(second).reward == goal.reward(second.metrics)

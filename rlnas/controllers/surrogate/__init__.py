@@ -8,7 +8,7 @@ from rlnas.controllers.surrogate.controller import (
     SurrogatePPOController,
     SurrogateSettings,
 )
-from rlnas.controllers.surrogate.knowledge import expected_rewards
+from rlnas.controllers.surrogate.knowledge import expected_accuracies, expected_rewards
 from rlnas.controllers.surrogate.policy import PolicySettings, TargetPolicy
 from rlnas.controllers.surrogate.warm_start import WarmStart
 
@@ -22,5 +22,6 @@ __all__ = [
     "SurrogateSettings",
     "TargetPolicy",
     "WarmStart",
+    "expected_accuracies",
     "expected_rewards",
 ]

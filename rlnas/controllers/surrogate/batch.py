@@ -19,13 +19,19 @@ MIN_DISTANCE = 2
 """Positions in which a candidate differs from those chosen already for the same target, if one does."""
 
 
-def choose_batch(knowledge: Knowledge, pools: Mapping[float, IntArray], size: int) -> IntArray:
+def choose_batch(
+    knowledge: Knowledge, pools: Mapping[float, IntArray], size: int, number: int = 0
+) -> IntArray:
     """The candidates to evaluate, for each target in turn.
+
+    A batch that is too small for every degree of optimism at every target goes on where the one before
+    it ended, so that over several batches no target goes short.
 
     Args:
         knowledge: Predicts their rewards.
         pools: Candidates of each target (NaN: none), shape ``(k, p)``.
         size: Most candidates to choose.
+        number: How many batches there were before.
 
     Returns:
         Distinct actions that were not judged yet, shape ``(b, p)``; fewer than `size`, or none, where the
@@ -41,8 +47,9 @@ def choose_batch(knowledge: Knowledge, pools: Mapping[float, IntArray], size: in
     chosen: dict[bytes, IntArray] = {}
     of_target: dict[float, list[IntArray]] = {target: [] for target in novel}
     targets = [target for target, pool in novel.items() if len(pool)]
-    place = 0
-    while targets and len(chosen) < size and place < size * len(OPTIMISM):
+    first = number * size if size < len(targets) * len(OPTIMISM) else 0
+    place = first
+    while targets and len(chosen) < size and place < first + size * len(OPTIMISM):
         target = targets[place % len(targets)]
         optimism = OPTIMISM[place // len(targets) % len(OPTIMISM)]
         ranked = [a for a in novel[target][rankings[target, optimism]] if a.tobytes() not in chosen]

@@ -102,6 +102,7 @@ class SurrogateSearch:
         self._settings = settings
         self._seed = seed
         self._warm_start = warm_start
+        self._n_batches = 0
         self._rng = np.random.default_rng(seed)
         self.sampler = FeasibleSampler(problem, self._rng)
         self.knowledge = Knowledge(problem, settings.gate, seed, warm_start)
@@ -109,8 +110,8 @@ class SurrogateSearch:
     def run(self, evaluate: Evaluate, proposer: Proposer, budget: int) -> None:
         """Propose until `evaluate` ends the search; then train on what is known by then."""
         try:
-            self._begin(evaluate, budget)
             n_fitted = 0
+            self._begin(evaluate, budget)
             while True:
                 is_news = len(self.knowledge) > n_fitted  # else the last fit and training stand
                 if is_news:
@@ -119,11 +120,13 @@ class SurrogateSearch:
                 if not self.knowledge.is_trusted:
                     self.knowledge.learn(proposer.explore(evaluate))
                     continue
-                if is_news:
+                if is_news and len(self.knowledge) != budget:  # then the last training follows at once
                     proposer.train(self._settings.steps_per_trial * self._settings.batch_size)
                 self._go_on(evaluate, proposer, budget - len(self.knowledge))
-        except SearchEnd:
-            self.knowledge.fit()
+        except SearchEnd as end:
+            self.knowledge.learn(end.answers)
+            if len(self.knowledge) > n_fitted:
+                self.knowledge.fit()
             if self.knowledge.is_trusted:
                 proposer.train(self._settings.final_steps)
             raise
@@ -143,7 +146,7 @@ class SurrogateSearch:
             Distinct actions, shape ``(k, p)``, k at most n.
         """
         known = self.knowledge.actions
-        within = ~(self.knowledge.budget.predict(known) > target_ms)
+        within = ~(self.knowledge.budget.predict(known) > target_ms) & self.knowledge.is_complete
         rewards = self.knowledge.expected_rewards(np.full(len(known), target_ms))[within]
         proposed = np.unique(proposer.propose(target_ms, self._settings.pool_size), axis=0)
         proposed = proposed[[not self.knowledge.is_known(action) for action in proposed]]
@@ -170,7 +173,8 @@ class SurrogateSearch:
         targets = self.problem.served_targets_ms or (np.nan,)
         n_each = -(-settings.pool_size // len(targets))
         pools = {float(target): proposer.propose(target, n_each) for target in targets}
-        batch = choose_batch(self.knowledge, pools, size)
+        batch = choose_batch(self.knowledge, pools, size, self._n_batches)
+        self._n_batches += 1
         lacking = size - len(batch)
         if lacking:
             batch = np.concatenate([batch, self.sampler.sample(lacking)])
@@ -232,13 +236,20 @@ class _SurrogateController:
             n: Most subnets to give, the best first.
 
         Raises:
-            ControllerError: If nothing was searched yet, or too little for a surrogate.
+            ControllerError: If nothing was searched yet, or too little for a surrogate, or the reward
+                serves no other target than the search's own.
             InfeasibleTargetError: If the smallest subnet is slower.
         """
         search, proposer = self._search, self._proposer
         if search is None or proposer is None or search.knowledge.ensemble is None:
             raise ControllerError(
                 f"propose({target_ms:g}) needs a search of at least 10 trials before it; call search first"
+            )
+        if search.knowledge.models_reward and target_ms != search.problem.target_ms:
+            raise ControllerError(
+                f"propose({target_ms:g}) asks for another target than {search.problem.target_ms}, that of the "
+                "search, but its reward looks at more than accuracy and latency, or nothing predicts the latency; "
+                "search for this target"
             )
         search.knowledge.budget.check(target_ms, hard=True)
         with Randomness().inside(seed=0):

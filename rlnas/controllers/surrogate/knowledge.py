@@ -12,14 +12,17 @@ from rlnas.controllers.surrogate.features import Features
 from rlnas.env import LatencyBudget
 from rlnas.errors import ControllerError
 from rlnas.metrics import Metrics
+from rlnas.protocols import Problem
 from rlnas.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
 
     from rlnas.controllers.surrogate.warm_start import WarmStart
     from rlnas.env import FloatArray, IntArray
-    from rlnas.protocols import Problem, Reward
+    from rlnas.protocols import Reward
     from rlnas.space import SearchSpace, SubnetConfig
 
 N_AVERAGED = 32
@@ -88,6 +91,11 @@ class Knowledge:
         """Their actions, shape ``(n, p)``."""
         shape = (len(self._actions), len(self._problem.space.nvec))
         return np.array(self._actions, dtype=np.int64).reshape(shape)
+
+    @property
+    def is_complete(self) -> npt.NDArray[np.bool_]:
+        """Which trials were judged on all items, shape ``(n,)``: others are never the best."""
+        return np.array([not trial.metrics.raced_out for trial in self._trials.values()], dtype=bool)
 
     @property
     def spread(self) -> float:
@@ -296,6 +304,29 @@ def expected_rewards(
     rewards = knowledge.expected_rewards(np.full(len(knowledge), math.nan if target is None else target))
     by_config = dict(zip((trial.config for trial in knowledge.trials), rewards, strict=True))
     return np.array([by_config[trial.config] for trial in trials])
+
+
+def expected_accuracies(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    kept_importance: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None = None,
+) -> FloatArray:
+    """Accuracies of trials once the luck of their items is averaged out, see `expected_rewards`.
+
+    Args:
+        space: Where they come from.
+        trials: At least one.
+        kept_importance: Says how much importance configs keep, or None.
+
+    Returns:
+        Shape ``(n,)``.
+    """
+    problem = Problem(space, _accuracy, kept_importance=kept_importance)
+    return expected_rewards(problem, trials)
+
+
+def _accuracy(metrics: Metrics) -> float:
+    return metrics.accuracy
 
 
 def item_noise(trials: Sequence[Trial]) -> float | None:

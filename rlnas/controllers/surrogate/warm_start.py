@@ -88,7 +88,7 @@ class WarmStart:
         features = Features(problem.space)
         values = np.array([trial.metrics.accuracy for trial in members])
         ensemble = Ensemble.fit(features(_actions(problem, members)), values, seed=0)
-        return lambda asked: ensemble.predict(features(asked)).mean
+        return lambda asked: ensemble.mean(features(asked))
 
     def best_actions(self, problem: Problem, n: int) -> IntArray:
         """The earlier subnets of which most is expected, for each target of this problem in turn.
