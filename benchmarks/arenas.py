@@ -151,7 +151,7 @@ class TableArena:
         return float(self._second_half(seed)[self._latencies_ms <= target_ms].max())
 
     def exhaustive(self, target_ms: float, seed: int) -> float:
-        """Accuracy on the second half of the best on the first; no search can count on more."""
+        """Accuracy on the second half of the first of the best on the first half."""
         seen = np.where(self._latencies_ms <= target_ms, self.evaluator(seed).accuracies, -np.inf)
         return float(self._second_half(seed)[seen.argmax()])
 

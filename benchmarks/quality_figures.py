@@ -162,7 +162,7 @@ def _scores(cells: Sequence[Cell], looks: Sequence[int], score: Callable[[Cell, 
 
 
 def _arrays(scores: Scores, method: str, n: int, scope: str) -> list[list[float]]:
-    """One list of scores a task; what is synthetic counts for itself alone, where there is anything else."""
+    """One list of scores a task; beside real tasks a synthetic one counts for itself alone."""
     tasks = [task for task in scores[method] if scope in (OVERALL, task)]
     real = [task for task in tasks if not task.startswith(SYNTHETIC)]
     return [scores[method][task][n] for task in real or tasks]

@@ -40,7 +40,10 @@ def main() -> None:
         block = latency_table(_lines(options.results or RESULTS / "latency_model.jsonl"))
     else:
         lines = _lines(options.results or RESULTS / "search_quality.jsonl")
-        block = search_table([line for line in lines if not line["settings"]["quick"]][-1])
+        whole = [line for line in lines if _has_all_parts(line)]
+        if not whole:
+            parser.error("the results have no line with the parts single and one; run search_quality")
+        block = search_table(whole[-1])
     start = f"<!-- {options.table} table: written by benchmarks/readme_table.py -->"
     end = f"<!-- end of {options.table} table -->"
     text = options.readme.read_text(encoding="utf-8")
@@ -108,6 +111,11 @@ def evaluation_table(line: dict[str, Any]) -> str:
     return "\n".join([*rows, note])
 
 
+def _has_all_parts(line: dict[str, Any]) -> bool:
+    settings = line["settings"]
+    return not settings["quick"] and {"single", "one"} <= set(settings["parts"])
+
+
 def search_table(line: dict[str, Any]) -> str:
     """Regret of every method, and what the subject adds to the best control on each task."""
     figures, settings = line["figures"], line["settings"]
@@ -123,15 +131,16 @@ def search_table(line: dict[str, Any]) -> str:
         rows.append(f"| {method} | {' | '.join(cells)} | {figures['controller_ms'][method]:.1f} ms |")
     rows += ["", *_added_rows(figures["single_against_best_control"])]
     tasks = [scope for scope in figures["single_detail"] if scope != "overall"]
+    real = [task for task in tasks if not task.startswith("synthetic")] or tasks
     noise = figures["regret_of_exhaustive_search"]["single"]
-    floors = ", ".join(f"{task} {100 * regret:.2f}" for task, regret in noise.items())
+    exhaustive = ", ".join(f"{task} {100 * regret:.2f}" for task, regret in noise.items())
     note = (
-        f"\nRegret in points of accuracy, interquartile means over {', '.join(tasks)} and "
+        f"\nRegret in points of accuracy, interquartile means over {', '.join(real)} and "
         f"{settings['seeds']} seeds, target ratio {settings['target']:g}, after so many true evaluations; "
         "the last one also on the items that methods see. Seven targets: all from one search of "
         f"{settings['budget']}. Below: surrogate-ppo minus the control that is best there, on the same "
-        "seeds, with 95 % intervals. Who sees every subnet, but half of the items, has a regret of "
-        f"{floors}: what lies below is luck. {line['device']}, commit {line['commit']}."
+        "seeds, with 95 % intervals. Who sees every subnet on half of the items, and takes what looks "
+        f"best, has a regret of {exhaustive}. {line['device']}, commits {', '.join(figures['commits'])}."
     )
     return "\n".join([*rows, note])
 

@@ -5,9 +5,10 @@ is judged on the other half. Regret at a target is the best accuracy within that
 the choice. The choice is made for every method in the same way: of what it has evaluated within the
 target, the best by the accuracies that a surrogate expects, fitted to these trials alone (as `rlnas
 search` chooses); the best by what was seen stands beside it as ``observed``. All budgets are prefixes of
-one history; plain PPO plans its exploration for the whole of it, and might do better in fewer trials if
-it knew. Every cell (task, method, seed, part) is kept in ``--cells`` as soon as it is done: a run that was
-stopped goes on, and parts can be run apart, also at the same time.
+one history. Searches for fewer trials would begin alike, but for plain PPO, which plans its exploration
+for the whole budget, and for surrogates, whose start takes no more than half of it. Every cell (task,
+method, seed, part) is kept in ``--cells`` as soon as it is done: a run that was stopped goes on, and parts
+can be run apart, also at the same time.
 
 Parts: ``single``, one search for one target; ``one``, one search for seven targets; ``each``, a search
 for each of the seven. Plain PPO knows one target only, also where seven are served.

@@ -50,9 +50,7 @@ PARAMS_OUTSIDE = 23_837_184 + 768 * 769
 def main() -> None:
     """Fit, search, write, and say how well the formula fits the table."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--table", type=Path, default=DATA / "clinc150.rlnasbench", help="what it is fitted to"
-    )
+    parser.add_argument("--table", type=Path, default=DATA / "sst2.rlnasbench", help="what it is fitted to")
     parser.add_argument("--out", type=Path, default=DATA, help="folder of the file")
     parser.add_argument("--restarts", type=int, default=16, help="random starts of the search, per latency")
     options = parser.parse_args()

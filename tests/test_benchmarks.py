@@ -158,10 +158,11 @@ def test_the_search_table_sorts_methods_by_their_last_regret(run, tmp_path):
             "seven_targets": dict.fromkeys(regret, 0.03),
             "controller_ms": {"random": 0.2, "surrogate-ppo": 40.0},
             "single_against_best_control": {"sst2": {"50": added, "100": added}},
-            "single_detail": {"overall": {}, "sst2": {}},
+            "single_detail": {"overall": {}, "sst2": {}, "synthetic12-sst2": {}},
             "regret_of_exhaustive_search": {"single": {"sst2": 0.004}},
+            "commits": ["abc"],
         }
-        settings = {"quick": quick, "seeds": 20, "budget": 100, "target": 0.5}
+        settings = {"quick": quick, "seeds": 20, "budget": 100, "target": 0.5, "parts": ["single", "one"]}
         return json.dumps({"figures": figures, "settings": settings, "device": "a CPU", "commit": "abc"})
 
     results.write_text("\n".join([line(0.5), line(0.015), line(0.9, quick=True)]) + "\n")
@@ -171,7 +172,7 @@ def test_the_search_table_sorts_methods_by_their_last_regret(run, tmp_path):
     assert text.index("| surrogate-ppo | 2.00 | 0.50") < text.index("| random | 2.00")
     assert "| sst2 | -1.00 [-1.20, -0.40] (random) | -1.00 [-1.20, -0.40] (random) |" in text
     assert "over sst2 and 20 seeds" in text
-    assert "sst2 0.40: what lies below is luck" in text
+    assert "has a regret of sst2 0.40. a CPU, commits abc." in text
 
 
 def test_a_readme_without_marks_is_left_alone(run, tmp_path, monkeypatch):

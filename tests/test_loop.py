@@ -180,6 +180,7 @@ def test_a_controller_that_proposes_nothing_is_ended():
 
 def test_the_end_carries_its_reason():
     assert SearchEnd("enough").reason == "enough"
+    assert SearchEnd("enough").answers == ()
     assert str(SearchEnd("enough")) == "enough"
 
 

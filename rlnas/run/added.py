@@ -7,6 +7,8 @@ were selected on these very items, so both flatter, the one that was selected am
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +112,17 @@ def _view(trial: Trial) -> dict[str, Any]:
     }
 
 
+def _accuracy_decides(goal: Goal, winner: Trial, other: Trial) -> bool:
+    """Whether the two differ in accuracy alone, as far as the reward goes.
+
+    Without a target, and with rewards that also look at latency within it, one is traded for the other.
+    """
+    if goal.target_ratio is None:
+        return False
+    swapped = goal.reward(replace(other.metrics, accuracy=winner.metrics.accuracy))
+    return math.isclose(swapped, goal.reward(winner.metrics), rel_tol=1e-9, abs_tol=1e-9)
+
+
 class _Comparison:
     """Compares subnets on the search split, item by item."""
 
@@ -124,8 +137,7 @@ class _Comparison:
             **_view(other),
             "difference_points": 100 * (winner.metrics.accuracy - other.metrics.accuracy),
             "difference_ci": [100 * low, 100 * high],
-            # Without a target accuracy is traded for latency, and alone decides nothing.
-            "is_better": None if goal.target_ratio is None else low > 0,
+            "is_better": low > 0 if _accuracy_decides(goal, winner, other) else None,
         }
 
     def _interval(self, winner: Trial, other: Trial) -> tuple[float, float]:

@@ -56,6 +56,13 @@ def single_model(folder: RunFolder, target_ratio: float | None) -> Path:
             target.
     """
     models = models_for(folder, target_ratio)
+    own = models[0]["target_ratio"]
+    if target_ratio is not None and (own is None or ratio_name(own) != ratio_name(target_ratio)):
+        was = "no target" if own is None else f"the target ratio {ratio_name(own)}"
+        raise RunFolderError(
+            f"the run in {str(folder.path)!r} has one model, for {was}, but got {target_ratio:g}; "
+            "leave --target-ratio out, or search for it"
+        )
     if len(models) > 1:
         raise RunFolderError(
             f"the run in {str(folder.path)!r} has models for the target ratios {_targets(models)}; "

@@ -52,7 +52,8 @@ def propose(run: str | Path, target_ratio: float, n: int = 1) -> list[Proposal]:
         n: Most subnets to give, the likeliest first.
 
     Raises:
-        RunFolderError: If there is no run, or it holds no policy, table or weights.
+        RunFolderError: If there is no run, it holds no policy, table or weights, or the policy was
+            trained without targets.
         RewardError: If the target is not above 0 and at most 1.
         InfeasibleTargetError: If the smallest subnet is slower than the target.
         CheckpointError: If the policy is damaged.
@@ -88,7 +89,13 @@ def propose(run: str | Path, target_ratio: float, n: int = 1) -> list[Proposal]:
 def _ask(folder: RunFolder, problem: Problem, target_ms: float, n: int) -> list[SubnetConfig]:
     from rlnas.controllers.surrogate.policy import TargetPolicy
 
-    return TargetPolicy.load(folder.policy, problem).propose(target_ms, n)
+    policy = TargetPolicy.load(folder.policy, problem)
+    if not policy.knows_targets:
+        raise RunFolderError(
+            f"the policy of the run in {str(folder.path)!r} knows no targets, as the reward of its search "
+            "serves none but its own; search with --reward=latency-target"
+        )
+    return policy.propose(target_ms, n)
 
 
 def _check_policy(folder: RunFolder) -> None:

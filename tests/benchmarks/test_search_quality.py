@@ -95,7 +95,7 @@ def test_who_sees_everything_chooses_as_exhaustive_search_does(run, folder):
         assert figures["single_detail"][task]["random"]["25"][0] == pytest.approx(regret)
 
 
-@pytest.mark.parametrize("method", ["random", "evolution+start", "surrogate-local"])
+@pytest.mark.parametrize("method", ["random", "evolution+start", "tpe+start"])
 def test_a_budget_is_the_beginning_of_a_larger_one(run, folder, method):
     for budget in (50, 100):
         run("--methods", method, "--parts", "single", "--seeds", 1, "--budget", budget, "--tasks", "easy")

@@ -11,7 +11,7 @@ from rlnas.controllers.random import RandomController
 from rlnas.controllers.start import InformedStart
 from rlnas.history import Result
 from rlnas.metrics import Metrics
-from rlnas.rewards import LatencyTarget
+from rlnas.rewards import LatencyTarget, MnasNetReward
 from rlnas.run.added import USUAL_START, describe_added, has_start
 from rlnas.run.goals import Goal
 from rlnas.run.searching import Searched
@@ -159,6 +159,19 @@ def test_subnets_are_asked_again_where_bits_do_not_say(metric, bits):
 def test_without_a_target_accuracy_alone_decides_nothing():
     start = added(trial(0, 100), trial(1, 150), goals=[goal_for(ratio=None)])["comparisons"][0]["start"]
     assert start["is_better"] is None
+
+
+@pytest.mark.parametrize(
+    "reward", [MnasNetReward(target_ms=2.0, exponent=-0.02), LatencyTarget(target_ms=2.0, absolute=True)]
+)
+def test_where_latency_counts_within_the_target_too_accuracy_alone_decides_nothing(reward):
+    goal = replace(goal_for(), reward=reward)
+    trials = trial(0, 150, latency_ms=0.2), trial(1, 170, latency_ms=2.0)
+    (entry,) = added(*trials, goals=[goal])["comparisons"]
+    assert entry["start"]["trial"] != entry["winner"]["trial"]
+    assert entry["start"]["is_better"] is None
+    (entry,) = added(*trials)["comparisons"]
+    assert entry["start"]["is_better"] is True
 
 
 def test_a_controller_without_a_start_is_compared_with_its_first_trials():

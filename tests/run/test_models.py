@@ -24,6 +24,7 @@ def test_a_run_for_one_target_has_one_model(run):
     (model,) = models_for(folder, None)
     assert model_path(folder, model) == single_model(folder, None) == run / "best"
     assert models_for(folder, 0.3) == [model]  # a target of one's own does not choose
+    assert single_model(folder, model["target_ratio"]) == run / "best"
 
 
 def test_a_run_for_several_targets_has_several(several):
@@ -48,3 +49,12 @@ def test_one_of_several_has_to_be_named(several):
         RunFolderError, match=r"for the target ratios 0.25, 0.5; say which \(--target-ratio\)"
     ):
         single_model(several, None)
+
+
+def test_the_model_of_another_target_is_not_handed_out(run):
+    with pytest.raises(RunFolderError, match=r"one model, for the target ratio 0.75, but got 0.3; leave"):
+        single_model(RunFolder(run), 0.3)
+    summary = read_json(run / "summary.json")
+    write_json(run / "summary.json", {**summary, "target_ratio": None})
+    with pytest.raises(RunFolderError, match=r"has one model, for no target, but got 0\.75"):
+        single_model(RunFolder(run), 0.75)

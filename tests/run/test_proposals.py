@@ -22,7 +22,7 @@ UNSEEN = SubnetConfig((LayerConfig(1, 16), LayerConfig(0, 0)))
 class FakePolicy:
     """Stands in for a trained one: proposes what it was told to, and remembers what it was asked."""
 
-    configs, asked = (UNSEEN,), []
+    configs, asked, knows_targets = (UNSEEN,), [], True
 
     @classmethod
     def load(cls, folder, problem):
@@ -45,6 +45,12 @@ def fake(monkeypatch):
 def with_policy(run):
     (run / "policy").mkdir()
     return run
+
+
+def test_a_policy_that_was_trained_without_targets_is_not_asked(with_policy, fake, monkeypatch):
+    monkeypatch.setattr(fake, "knows_targets", False)
+    with pytest.raises(RunFolderError, match=r"knows no targets, .*; search with --reward=latency-target"):
+        propose(with_policy, 0.6)
 
 
 def test_the_policy_is_asked_about_the_problem_of_the_run(world, with_policy, fake):

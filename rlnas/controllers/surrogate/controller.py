@@ -247,9 +247,9 @@ class _SurrogateController:
             )
         if search.knowledge.models_reward and target_ms != search.problem.target_ms:
             raise ControllerError(
-                f"propose({target_ms:g}) asks for another target than {search.problem.target_ms}, that of the "
-                "search, but its reward looks at more than accuracy and latency, or nothing predicts the latency; "
-                "search for this target"
+                f"propose({target_ms:g}) asks for another target than {search.problem.target_ms}, that of "
+                "the search, but its reward looks at more than accuracy and latency, or nothing predicts "
+                "the latency; search for this target"
             )
         search.knowledge.budget.check(target_ms, hard=True)
         with Randomness().inside(seed=0):

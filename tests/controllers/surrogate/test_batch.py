@@ -90,3 +90,21 @@ def test_pools_may_hold_less_than_is_asked_for(pool: np.ndarray) -> None:
     assert batch.dtype == np.int64
     assert batch.shape[1] == 3
     assert set(rows(batch)) == set(rows(pool))
+
+
+def test_where_a_batch_is_small_every_target_and_every_optimism_has_its_turn_over_several() -> None:
+    pools = {float(t): np.array([[t, 0, i] for i in range(20)]) for t in range(20)}
+    chosen = [choose_batch(Known(), pools, 16, number) for number in range(15)]
+    counts = np.bincount(np.concatenate(chosen)[:, 0], minlength=20)
+    assert counts.tolist() == [12] * 20
+
+
+def test_the_optimism_of_a_target_changes_from_one_small_batch_to_the_next() -> None:
+    dubious, sure = np.array([[3, 0, 0]]), np.array([[3, 3, 3]])
+    pools = {2.0: np.concatenate([dubious, sure]), 8.0: np.array([[1, 1, 1], [2, 2, 2]])}
+
+    def std(actions) -> np.ndarray:
+        return np.where((actions == dubious).all(axis=1), 10.0, 0.0)
+
+    firsts = [rows(choose_batch(Known(std=std), pools, 2, number))[0] for number in range(3)]
+    assert firsts == [(3, 3, 3), (3, 0, 0), (3, 0, 0)]

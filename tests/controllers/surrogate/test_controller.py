@@ -333,6 +333,45 @@ def test_latencies_that_are_only_measured_are_learnt_with_the_reward(kind, rewar
     assert result.best.reward > 0.6
 
 
+def test_another_target_is_out_of_reach_where_the_reward_itself_is_modelled() -> None:
+    controller = make()
+    search(SPACE, lambda configs: TASK(configs), LatencyTarget(target_ms=5.0), controller, budget=48)
+    assert len(controller.propose(5.0)) == 1
+    with pytest.raises(ControllerError, match=r"propose\(8\) asks for another target than 5\.0"):
+        controller.propose(8.0)
+
+
+def test_what_left_a_race_is_never_proposed_again() -> None:
+    def flattering(configs: Sequence[SubnetConfig]) -> list[Metrics]:
+        judged = TASK(configs)
+        return [
+            replace(m, accuracy=min(1.0, m.accuracy + 0.3), raced_out=True) if i % 2 else m
+            for i, m in enumerate(judged)
+        ]
+
+    controller = make(SurrogateLocalController)
+    result = run(controller, flattering)
+    out = {trial.config for trial in result.trials if trial.metrics.raced_out}
+    assert len(out) > 10
+    assert not out & set(controller.propose(5.0, 16))
+
+
+def test_the_last_answers_are_learnt_also_where_they_are_fewer_than_were_asked_for(tmp_path: Path) -> None:
+    controller = make(SurrogateLocalController)
+    run(controller, budget=40, path=tmp_path)
+    controller = make(SurrogateLocalController)
+    result = run(controller, budget=55, path=tmp_path, resume=True)
+    assert len(result.trials) == len(controller._search.knowledge) == 55
+
+
+def test_it_trains_once_when_the_budget_is_spent(spy: Spy) -> None:
+    run(make(), budget=48)
+    batches = CHEAP.steps_per_trial * CHEAP.batch_size
+    assert spy.trained[-1] == CHEAP.final_steps
+    assert spy.trained[:-1] == [batches] * (len(spy.trained) - 1)
+    assert len(spy.trained) == 1 + -(-(48 - 18) // CHEAP.batch_size)
+
+
 def test_a_reward_without_targets_has_nothing_to_propose_for_one() -> None:
     controller = make()
     run(controller, reward=LinearPenalty())
