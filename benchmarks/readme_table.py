@@ -40,10 +40,10 @@ def main() -> None:
         block = latency_table(_lines(options.results or RESULTS / "latency_model.jsonl"))
     else:
         lines = _lines(options.results or RESULTS / "search_quality.jsonl")
-        whole = [line for line in lines if _has_all_parts(line)]
-        if not whole:
-            parser.error("the results have no line with the parts single and one; run search_quality")
-        block = search_table(whole[-1])
+        single, several = (_with_part(part, lines) for part in ("single", "one"))
+        if not single or not several:
+            parser.error("the results have no lines of the parts single and one; run search_quality")
+        block = search_table(single[-1], several[-1])
     start = f"<!-- {options.table} table: written by benchmarks/readme_table.py -->"
     end = f"<!-- end of {options.table} table -->"
     text = options.readme.read_text(encoding="utf-8")
@@ -111,14 +111,20 @@ def evaluation_table(line: dict[str, Any]) -> str:
     return "\n".join([*rows, note])
 
 
-def _has_all_parts(line: dict[str, Any]) -> bool:
-    settings = line["settings"]
-    return not settings["quick"] and {"single", "one"} <= set(settings["parts"])
+def _with_part(part: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of whole runs that have a part."""
+    return [line for line in lines if part in line["settings"]["parts"] and not line["settings"]["quick"]]
 
 
-def search_table(line: dict[str, Any]) -> str:
-    """Regret of every method, and what the subject adds to the best control on each task."""
+def search_table(line: dict[str, Any], several: dict[str, Any]) -> str:
+    """Regret of every method, and what the subject adds to the best control on each task.
+
+    Args:
+        line: Of the part ``single``.
+        several: Of the part ``one``; perhaps the same.
+    """
     figures, settings = line["figures"], line["settings"]
+    seven = several["figures"]["seven_targets"]
     budgets = list(next(iter(figures["regret"].values())))
     rows = [
         f"| method | {' | '.join(budgets)} | items seen | seven targets | controller |",
@@ -126,7 +132,7 @@ def search_table(line: dict[str, Any]) -> str:
     ]
     for method, by_budget in sorted(figures["regret"].items(), key=lambda row: row[1][budgets[-1]]):
         seen = figures["seen_detail"]["overall"][method][budgets[-1]][0]
-        values = [*by_budget.values(), seen, figures["seven_targets"][method]]
+        values = [*by_budget.values(), seen, seven.get(method, float("nan"))]
         cells = [f"{100 * value:.2f}" for value in values]
         rows.append(f"| {method} | {' | '.join(cells)} | {figures['controller_ms'][method]:.1f} ms |")
     rows += ["", *_added_rows(figures["single_against_best_control"])]
@@ -138,7 +144,8 @@ def search_table(line: dict[str, Any]) -> str:
         f"\nRegret in points of accuracy, interquartile means over {', '.join(real)} and "
         f"{settings['seeds']} seeds, target ratio {settings['target']:g}, after so many true evaluations; "
         "the last one also on the items that methods see. Seven targets: all from one search of "
-        f"{settings['budget']}. Below: surrogate-ppo minus the control that is best there, on the same "
+        f"{several['settings']['budget']}, {several['settings']['seeds']} seeds. "
+        "Below: surrogate-ppo minus the control that is best there, on the same "
         "seeds, with 95 % intervals. Who sees every subnet on half of the items, and takes what looks "
         f"best, has a regret of {exhaustive}. {line['device']}, commits {', '.join(figures['commits'])}."
     )

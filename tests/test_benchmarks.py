@@ -149,7 +149,7 @@ def test_the_search_table_sorts_methods_by_their_last_regret(run, tmp_path):
         "<!-- search table: written by benchmarks/readme_table.py -->\n<!-- end of search table -->\n"
     )
 
-    def line(random: float, quick: bool = False) -> str:
+    def line(random: float, quick: bool = False, parts: tuple[str, ...] = ("single", "one")) -> str:
         regret = {"random": {"50": 0.02, "100": random}, "surrogate-ppo": {"50": 0.02, "100": 0.005}}
         added = {"difference": [-0.01, -0.012, -0.004], "control": "random"}
         figures = {
@@ -162,10 +162,11 @@ def test_the_search_table_sorts_methods_by_their_last_regret(run, tmp_path):
             "regret_of_exhaustive_search": {"single": {"sst2": 0.004}},
             "commits": ["abc"],
         }
-        settings = {"quick": quick, "seeds": 20, "budget": 100, "target": 0.5, "parts": ["single", "one"]}
+        settings = {"quick": quick, "seeds": 20, "budget": 100, "target": 0.5, "parts": parts}
         return json.dumps({"figures": figures, "settings": settings, "device": "a CPU", "commit": "abc"})
 
-    results.write_text("\n".join([line(0.5), line(0.015), line(0.9, quick=True)]) + "\n")
+    lines = [line(0.5), line(0.015), line(0.9, quick=True), line(0.9, parts=("each",))]
+    results.write_text("\n".join(lines) + "\n")
     run("readme_table", "--table", "search", "--results", results, "--readme", readme)
     text = readme.read_text()
     assert "| random | 2.00 | 1.50 | 0.10 | 3.00 | 0.2 ms |" in text
