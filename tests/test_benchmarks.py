@@ -158,6 +158,7 @@ def test_the_search_table_sorts_methods_by_their_last_regret(run, tmp_path):
             "seven_targets": dict.fromkeys(regret, 0.03),
             "controller_ms": {"random": 0.2, "surrogate-ppo": 40.0},
             "single_against_best_control": {"sst2": {"50": added, "100": added}},
+            "one_against_best_control": {"sst2": {"50": added, "100": added}},
             "single_detail": {"overall": {}, "sst2": {}, "synthetic12-sst2": {}},
             "regret_of_exhaustive_search": {"single": {"sst2": 0.004}},
             "commits": ["abc"],
