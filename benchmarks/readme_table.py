@@ -148,7 +148,8 @@ def search_table(line: dict[str, Any], several: dict[str, Any]) -> str:
         f"{several['settings']['budget']}, {several['settings']['seeds']} seeds. "
         "Below: surrogate-ppo minus the control that is best there, on the same "
         "seeds (below 0 it has less regret), with 95 % intervals. Who sees every subnet on half of the "
-        f"items, and takes what looks best, has a regret of {exhaustive}. {line['device']}, commits {', '.join(figures['commits'])}."
+        f"items, and takes what looks best, has a regret of {exhaustive}. {line['device']}, commits "
+        f"{', '.join(figures['commits'])}."
     )
     return "\n".join([*rows, note])
 
