@@ -3,25 +3,31 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from world import BUDGET, N_FINAL, N_SEARCH, SHAPE, WORKLOAD, make_table
 
 from rlnas.deploy.certificate import TARGET_TOLERANCE
 from rlnas.evaluation import Racing, SupernetEvaluator
-from rlnas.history import History
+from rlnas.history import History, Result
 from rlnas.latency import HeldOutError, PredictionError, Timing, describe_device
 from rlnas.latency.regime import find_regime
+from rlnas.metrics import Metrics
 from rlnas.pareto import is_pareto_optimal
 from rlnas.report import read_summary
 from rlnas.rewards import LatencyTarget
 from rlnas.run import delivery, run_job
 from rlnas.run.choice import MARGIN, MeasuredTrial
+from rlnas.run.delivery import _expected_accuracies
 from rlnas.run.folder import RunFolder, read_json, write_json
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.steps import Step, write_steps
-from rlnas.space import LayerwiseSpace, SubnetConfig
+from rlnas.space import LayerOptions, LayerwiseSpace, SubnetConfig
 from rlnas.supernet import FullTrainer
+from rlnas.tabular import additive_task
+from rlnas.trial import Trial
 from rlnas.workload import Workload
 
 FRONT_KEYS = {"accuracy", "accuracy_ci", "n_items", "split", "latency_ms", "latency_spread_ms", "n_params"}
@@ -637,3 +643,25 @@ def test_the_report_shows_all_targets(served):
         assert f"Target {ratio:g}" in page
         assert f"models/{ratio:g}" in page
     assert page.count('class="target"') == len(RATIOS)
+
+
+@pytest.mark.parametrize("bits", [True, False])
+def test_luck_is_averaged_out_only_where_answers_to_single_items_were_kept(bits):
+    task = additive_task(LayerwiseSpace((LayerOptions((0, 1, 2, 3), (0, 1, 2)),) * 3), noise=0.0)
+    rng = np.random.default_rng(0)
+    trials = []
+    for number in range(40):
+        config = task.space.sample(rng)
+        right = rng.random(200) < task([config])[0].accuracy
+        correct = np.packbits(right).tobytes() if bits else None
+        metrics = Metrics(right.mean(), n_items=200, correct=correct)
+        trials.append(Trial(number, config, metrics, metrics.accuracy))
+    inputs, evaluator = SimpleNamespace(space=task.space), SimpleNamespace(kept_importance=None)
+    expected = _expected_accuracies(inputs, evaluator, Result(tuple(trials), np.zeros(0), "enough"))
+    if not bits:
+        assert expected == {}
+        return
+    truth = np.array([task([trial.config])[0].accuracy for trial in trials])
+    seen = np.array([trial.metrics.accuracy for trial in trials])
+    smoothed = np.array([expected[trial.number] for trial in trials])
+    assert np.mean((smoothed - truth) ** 2) < 0.7 * np.mean((seen - truth) ** 2)
