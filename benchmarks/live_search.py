@@ -6,7 +6,7 @@ kept and shared with the others, so that no subnet is computed twice, but it cou
 each. Searches are kept too: a run that was stopped goes on where it was.
 
 A method's choice is what a surrogate, fitted to its trials, expects to be the best within the target, as
-`rlnas search --racing` chooses; the best that it saw stands beside it. Intervals are over the judge's
+`rlnas search` chooses; the best that it saw stands beside it. Intervals are over the judge's
 items: with few seeds they say nothing of what other seeds would find.
 """
 

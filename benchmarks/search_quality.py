@@ -3,8 +3,8 @@
 On rlnas-bench, where every subnet is known: methods see one random half of the items, and their choice
 is judged on the other half. Regret at a target is the best accuracy within that latency, minus that of
 the choice. The choice is made for every method in the same way: of what it has evaluated within the
-target, the best by the accuracies that a surrogate expects, fitted to these trials alone (as `rlnas search
---racing` chooses); the best by what was seen stands beside it as ``observed``. All budgets are prefixes of
+target, the best by the accuracies that a surrogate expects, fitted to these trials alone (as `rlnas search`
+chooses); the best by what was seen stands beside it as ``observed``. All budgets are prefixes of
 one history. Searches for fewer trials would begin alike, but for plain PPO, which plans its exploration
 for the whole budget, and for surrogates, whose start takes no more than half of it. Every cell (task,
 method, seed, part) is kept in ``--cells`` as soon as it is done: a run that was stopped goes on, and parts

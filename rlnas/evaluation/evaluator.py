@@ -344,7 +344,7 @@ class SupernetEvaluator:
             n_seen[rows] += len(items)
             race.enter(items, correct[np.ix_(rows, items)])
         judged = [
-            self._accuracy(config, int(row.sum()), int(n), latency_ms, row)
+            self._accuracy(config, row, int(n), latency_ms)
             for config, row, n, latency_ms in zip(configs, correct, n_seen, latencies, strict=True)
         ]
         self._champions.note(judged)
@@ -356,8 +356,7 @@ class SupernetEvaluator:
     ) -> Metrics:
         metric, labels = self._task.metric, self._split.labels
         if metric == "accuracy":
-            n_right = int(np.count_nonzero(predicted == labels))
-            return self._accuracy(config, n_right, len(labels), latency_ms)
+            return self._accuracy(config, predicted == labels, len(labels), latency_ms)
         # No interval: a bootstrap would cost as much as the evaluation itself.
         return Metrics(
             accuracy=score(metric, labels, predicted),
@@ -369,13 +368,13 @@ class SupernetEvaluator:
     def _accuracy(
         self,
         config: SubnetConfig,
-        n_right: int,
+        correct: npt.NDArray[np.bool_],
         n_seen: int,
         latency_ms: float,
-        correct: npt.NDArray[np.bool_] | None = None,
     ) -> Metrics:
+        """Of answers to all items, False where an item was not seen."""
         raced_out = n_seen < len(self._split)
-        bits = None if correct is None or raced_out else np.packbits(correct).tobytes()
+        n_right = int(correct.sum())
         return Metrics(
             accuracy=n_right / n_seen,
             latency_ms=latency_ms,
@@ -383,7 +382,7 @@ class SupernetEvaluator:
             n_items=n_seen,
             accuracy_ci=wilson_interval(n_right, n_seen),
             raced_out=raced_out,
-            correct=bits,
+            correct=None if raced_out else np.packbits(correct).tobytes(),
         )
 
 

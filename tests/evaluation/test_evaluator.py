@@ -455,7 +455,7 @@ def test_a_race_lets_losers_leave_and_says_on_how_many_items_they_were_judged(be
             assert metrics.correct is None
             assert metrics.n_items % 20 == 0
         else:
-            assert replace(metrics, correct=None) == full
+            assert metrics == full
     assert n_out >= 10
     costs = plain.cost, raced.cost
     assert costs[1].n_items == sum(metrics.n_items for metrics in answers) < 0.7 * costs[0].n_items

@@ -149,6 +149,7 @@ def test_the_chosen_subnet_is_one_of_the_trials(summary, trials):
     trial = trials[best["trial"]]
     assert trial.config.to_dict() == best["config"]
     assert trial.metrics.accuracy == best["search_accuracy"]
+    assert 0 < best["expected_accuracy"] < 1
     assert trial.metrics.latency_ms == best["predicted_latency_ms"]
     assert trial.metrics.n_params == best["n_params"]
     assert trial.reward == best["reward"]

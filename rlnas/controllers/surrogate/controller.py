@@ -128,7 +128,7 @@ class SurrogateSearch:
             if len(self.knowledge) > n_fitted:
                 self.knowledge.fit()
             if self.knowledge.is_trusted:
-                proposer.train(self._settings.final_steps)
+                proposer.train(self._settings.final_steps, explores=False)
             raise
 
     def on_surrogate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,15 @@ MAX_SIZE = 4096
 N_SAMPLED = 64
 """Episodes among which `TargetPolicy.propose` looks for further proposals."""
 
+N_SOUNDED = 256
+"""Episodes by which `PolicyTrainer` sounds how much its policy still knows that was not judged."""
+
+LEAST_NOVEL = 1 / 8
+"""Share of them that shall be distinct subnets which were not judged: else entropy counts for more."""
+
+MAX_WEIGHING = 16.0
+"""How many times `PolicySettings.ent_coef` entropy may then count."""
+
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
@@ -58,7 +68,8 @@ class PolicySettings:
         n_epochs: Passes over a rollout.
         learning_rate: Step size of Adam.
         ent_coef: Weight of the entropy bonus: the mean entropy over an episode's n steps is worth
-            ``ent_coef / n`` spreads of the rewards of the first rollout.
+            ``ent_coef / n`` spreads of the rewards of the first rollout. While a search goes on it doubles,
+            up to sixteenfold, for as long as the policy proposes too little that was not judged.
         clip_range: How far an update may move the probability of an action.
         hidden_sizes: Widths of the hidden layers of policy and value network.
         own_share: Share of episodes whose target is one that the search serves; the others draw it
@@ -251,6 +262,8 @@ class PolicyTrainer:
         self._model = make_ppo(self._env, settings, seed)
         knows_targets = self._range.low < self._range.high
         self.policy = TargetPolicy(self._model, problem, self.guide, knows_targets)
+        self._weighing = 1.0
+        self._is_trained = False
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a saved policy.
@@ -262,8 +275,19 @@ class PolicyTrainer:
         self.guide.worth = _checked_worth(state, self.guide, folder)
         _take_over(self._model, state, folder)
 
-    def train(self, n_steps: int) -> None:
-        """Train on the surrogate for at least so many steps of episodes."""
+    def train(self, n_steps: int, *, explores: bool = True) -> None:
+        """Train on the surrogate for at least so many steps of episodes.
+
+        Args:
+            n_steps: At least 0.
+            explores: Whether the search goes on, so that the policy has to keep its breadth: a policy that
+                has made up its mind proposes what was judged already.
+        """
+        if explores and self._is_trained:
+            self._weighing = self._weighed()
+        self._is_trained = True
+        weighing = self._weighing if explores else 1.0
+        self._model.ent_coef = weighing * self._settings.ent_coef / len(self._problem.space.nvec)
         self._range = TargetRange.of(self._problem, self._knowledge)
         self.policy.knows_targets = self._range.low < self._range.high
         self._env.least_spread = 0.1 * self._knowledge.spread
@@ -272,6 +296,14 @@ class PolicyTrainer:
         n_steps_each = self._settings.n_envs * len(self._problem.space.nvec)
         # Starts episodes anew: those that wait for their first step drew targets of the range before.
         self._model.learn(-(-n_steps // n_steps_each) * n_steps_each)
+
+    def _weighed(self) -> float:
+        """How many times the entropy bonus counts next: twice as much as before, or half."""
+        targets = self._problem.served_targets_ms or (np.nan,)
+        sounded = self.policy.sample(list(islice(cycle(targets), N_SOUNDED)))
+        n_novel = sum(not self._knowledge.is_known(action) for action in np.unique(sounded, axis=0))
+        factor = 2.0 if n_novel < LEAST_NOVEL * N_SOUNDED else 0.5
+        return min(MAX_WEIGHING, max(1.0, factor * self._weighing))
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
         """One rollout and update on true evaluations: plain PPO."""

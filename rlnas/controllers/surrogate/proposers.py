@@ -28,15 +28,18 @@ if TYPE_CHECKING:
 N_PARENTS = 8
 """Known subnets of highest predicted reward from which local search and evolution start."""
 
+N_DRAWN = 4
+"""Episodes of the policy for each candidate that is asked of it."""
+
 
 class Proposer(Protocol):
     """Looks for subnets that the surrogate thinks well of."""
 
-    def train(self, n_steps: int) -> None:
-        """Learn from what was fitted last."""
+    def train(self, n_steps: int, *, explores: bool = True) -> None:
+        """Learn from what was fitted last; `explores` while more is to be evaluated."""
 
     def propose(self, target_ms: float, n: int) -> IntArray:
-        """Candidates for a target (NaN: none), shape ``(k, p)``, k about n; none is slower."""
+        """Candidates for a target (NaN: none), shape ``(k, p)``, about n distinct ones; none is slower."""
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
         """Go on without a surrogate: propose a batch, have it judged, learn from it."""
@@ -48,15 +51,15 @@ class PolicyProposer:
     def __init__(self, trainer: PolicyTrainer) -> None:
         self._trainer = trainer
 
-    def train(self, n_steps: int) -> None:
+    def train(self, n_steps: int, *, explores: bool = True) -> None:
         """Train the policy on the surrogate."""
-        self._trainer.train(n_steps)
+        self._trainer.train(n_steps, explores=explores)
 
     def propose(self, target_ms: float, n: int) -> IntArray:
-        """The greedy episode and n - 1 drawn ones."""
+        """What the greedy episode and `N_DRAWN` times n drawn ones build; many build the same."""
         policy = self._trainer.policy
         greedy = policy.sample([target_ms], greedy=True)
-        return np.concatenate([greedy, policy.sample([target_ms] * max(1, n - 1))])
+        return np.concatenate([greedy, policy.sample([target_ms] * (N_DRAWN * n))])
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
         """One rollout of plain PPO."""
@@ -76,7 +79,7 @@ class _OnSurrogate:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
 
-    def train(self, n_steps: int) -> None:
+    def train(self, n_steps: int, *, explores: bool = True) -> None:
         """There is nothing to train."""
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
@@ -219,10 +222,10 @@ class MixedProposer:
     def __init__(self, proposers: Sequence[Proposer]) -> None:
         self._proposers = tuple(proposers)
 
-    def train(self, n_steps: int) -> None:
+    def train(self, n_steps: int, *, explores: bool = True) -> None:
         """Let each learn."""
         for proposer in self._proposers:
-            proposer.train(n_steps)
+            proposer.train(n_steps, explores=explores)
 
     def propose(self, target_ms: float, n: int) -> IntArray:
         """About n candidates of each."""

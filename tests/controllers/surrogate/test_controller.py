@@ -96,9 +96,9 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         seen.explored += 1
         return explore(self, evaluate)
 
-    def counted_train(self, n_steps):
+    def counted_train(self, n_steps, *, explores=True):
         seen.trained.append(n_steps)
-        train(self, n_steps)
+        train(self, n_steps, explores=explores)
 
     monkeypatch.setattr(PolicyTrainer, "explore", counted_explore)
     monkeypatch.setattr(PolicyTrainer, "train", counted_train)
@@ -298,11 +298,14 @@ def test_controls_go_on_with_mutants_below_the_gate(spy: Spy, kind) -> None:
 
 @every_kind
 def test_it_finds_what_is_almost_the_optimum_from_a_start_that_knows_nothing(kind) -> None:
-    controller = kind(replace(CHEAP, start=InformedStart(0, 0, 16)), SMALL_POLICY)
-    result = run(controller, lambda configs: TASK(configs), budget=64, seed=4)
-    begun = max(trial.reward for trial in result.trials[:18])
-    assert begun + 0.01 < result.best.reward
-    assert result.best.reward > TASK.optimum(REWARD)[1] - 0.03
+    begun, found = [], []
+    for seed in range(4):
+        controller = kind(replace(CHEAP, start=InformedStart(0, 0, 16)), SMALL_POLICY)
+        result = run(controller, lambda configs: TASK(configs), budget=64, seed=seed)
+        begun.append(max(trial.reward for trial in result.trials[:18]))
+        found.append(result.best.reward)
+    assert np.mean(begun) + 0.01 < np.mean(found)
+    assert np.mean(found) > TASK.optimum(REWARD)[1] - 0.02
 
 
 def test_the_start_takes_at_most_half_of_the_budget_and_is_that_of_the_settings() -> None:

@@ -354,6 +354,25 @@ def test_training_for_no_step_changes_nothing() -> None:
     assert all(weights.equal(after[name]) for name, weights in before.items())
 
 
+def test_entropy_counts_for_more_while_a_search_hears_of_nothing_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = make_trainer()
+
+    def weighings(is_known: bool, n: int) -> list[float]:
+        monkeypatch.setattr(Knowledge, "is_known", lambda self, action: is_known)
+        found = []
+        for _ in range(n):
+            trainer.train(0)
+            found.append(trainer.policy.model.ent_coef * len(SPACE.nvec) / SETTINGS_QUICK.ent_coef)
+        return found
+
+    assert weighings(True, 7) == pytest.approx([1, 2, 4, 8, 16, 16, 16])
+    trainer.train(0, explores=False)
+    assert trainer.policy.model.ent_coef == pytest.approx(SETTINGS_QUICK.ent_coef / len(SPACE.nvec))
+    assert weighings(False, 5) == pytest.approx([8, 4, 2, 1, 1])
+
+
 def test_a_started_policy_is_the_saved_one(trained: TargetPolicy, tmp_path: Path) -> None:
     trained.save(tmp_path)
     trainer = make_trainer(SEVERAL, seed=9)

@@ -10,6 +10,7 @@ from rlnas.controllers.feasible import FeasibleSampler
 from rlnas.controllers.surrogate.knowledge import Knowledge
 from rlnas.controllers.surrogate.policy import PolicySettings, PolicyTrainer
 from rlnas.controllers.surrogate.proposers import (
+    N_DRAWN,
     EvolutionProposer,
     KnapsackProposer,
     LocalProposer,
@@ -166,7 +167,7 @@ def test_the_policy_proposes_its_greedy_episode_and_draws(problem: Problem) -> N
     proposer = make_policy_proposer(problem)
     target_ms = math.nan if problem is UNTARGETED else 4.0
     first, second = (proposer.propose(target_ms, 9) for _ in range(2))
-    assert first.shape == second.shape == (9, len(SPACE.nvec))
+    assert first.shape == second.shape == (1 + 9 * N_DRAWN, len(SPACE.nvec))
     np.testing.assert_array_equal(first[0], second[0])
     assert not np.array_equal(first[1:], second[1:])
     if problem is PROBLEM:
@@ -189,8 +190,8 @@ def test_a_mixture_pools_proposals_and_explores_like_the_first_of_it() -> None:
     mixed = MixedProposer(parts)
     mixed.train(1)
     proposed = mixed.propose(5.0, 8)
-    np.testing.assert_array_equal(proposed[8:16], make(LocalProposer).propose(5.0, 8))
-    assert len(proposed) == 24
+    np.testing.assert_array_equal(proposed[-16:-8], make(LocalProposer).propose(5.0, 8))
+    assert len(proposed) == 1 + 8 * N_DRAWN + 16
     judge = Judge(PROBLEM)
     assert len(mixed.explore(judge)) == 6  # the rollout of the policy, no batch of mutants
     assert len(judge.batches) == 1
