@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+CHARACTER = 7.5
+"""Width of a character of a tick's label, in pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -105,6 +108,20 @@ def padded(values: Iterable[float], pad: float) -> tuple[float, float]:
     return low - room, high + room
 
 
+def _apart(x: Scale | LogScale) -> list[tuple[float, str]]:
+    """Ticks of an x axis, about nine, or as many as have room for their labels."""
+    ticks, n_ticks = x.ticks(9), 9
+    while n_ticks > 1 and not _have_room(ticks, x):
+        n_ticks -= 1
+        ticks = x.ticks(n_ticks)
+    return ticks
+
+
+def _have_room(ticks: Sequence[tuple[float, str]], x: Scale | LogScale) -> bool:
+    widest = CHARACTER * (1 + max((len(label) for _, label in ticks), default=0))
+    return all(x(right) - x(left) > widest for (left, _), (right, _) in pairwise(ticks))
+
+
 def nice_ticks(low: float, high: float, n_ticks: int = 6) -> tuple[list[float], int]:
     """Round values between `low` and `high`, and the decimals that they need.
 
@@ -134,7 +151,7 @@ def axes(frame: Frame, x: Scale | LogScale, y: Scale | LogScale, x_label: str, y
         at = y(value)
         parts.append(f'<path class="grid" d="M{frame.left} {px(at)}H{frame.right}"/>')
         parts.append(text(frame.left - 9, at + 4, label, "tick", "end"))
-    for value, label in x.ticks(9):
+    for value, label in _apart(x):
         at = x(value)
         parts.append(f'<path class="grid" d="M{px(at)} {frame.top}V{frame.bottom}"/>')
         parts.append(text(at, frame.bottom + 19, label, "tick", "middle"))

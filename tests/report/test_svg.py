@@ -6,7 +6,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlnas.report.svg import (
@@ -77,6 +77,7 @@ def test_a_scale_is_a_straight_line():
 
 
 @given(RANGES)
+@example((10_000.0, 10_000.002))
 def test_tick_labels_do_not_touch(ends: tuple[float, float]):
     frame = Frame()
     x, y = frame.x_scale(ends), frame.y_scale(ends)

@@ -488,11 +488,20 @@ def test_a_reward_without_a_target_leaves_the_target_out(world, tmp_path, finish
     (tmp_path / "full").symlink_to(finished / "full")
     (tmp_path / "data").symlink_to(finished / "data")
     (tmp_path / "supernet").symlink_to(finished / "supernet")
+    expected = {}
+
+    def remembered(*args):
+        expected.update(_expected_accuracies(*args))
+        return expected
+
+    monkeypatch.setattr(delivery, "_expected_accuracies", remembered)
     job = replace(world.job(), reward=lambda metrics: metrics.accuracy, budget=16)
     summary = run_job(job, tmp_path, progress=False)
     assert summary["target_ratio"] is summary["target_ms"] is summary["target_met"] is None
     assert SubnetConfig.from_dict(summary["best"]["config"]) in space
-    assert summary["best"]["search_accuracy"] == max(entry["accuracy"] for entry in summary["pareto"])
+    assert len(expected) == 16
+    assert summary["best"]["expected_accuracy"] == max(expected.values())
+    assert expected[summary["best"]["trial"]] == max(expected.values())
 
 
 # Several targets
