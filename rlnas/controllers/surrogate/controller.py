@@ -276,7 +276,7 @@ class _SurrogateController:
         self._trainer = PolicyTrainer(search.problem, search.knowledge, self.policy, seed)
         if self.warm_start is not None and self.warm_start.policy is not None:
             self._trainer.start_from(self.warm_start.policy)
-        return PolicyProposer(self._trainer)
+        return PolicyProposer(self._trainer, search.knowledge)
 
 
 class SurrogatePPOController(_SurrogateController):

@@ -263,7 +263,6 @@ class PolicyTrainer:
         knows_targets = self._range.low < self._range.high
         self.policy = TargetPolicy(self._model, problem, self.guide, knows_targets)
         self._weighing = 1.0
-        self._is_trained = False
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a saved policy.
@@ -283,9 +282,8 @@ class PolicyTrainer:
             explores: Whether the search goes on, so that the policy has to keep its breadth: a policy that
                 has made up its mind proposes what was judged already.
         """
-        if explores and self._is_trained:
+        if explores:
             self._weighing = self._weighed()
-        self._is_trained = True
         weighing = self._weighing if explores else 1.0
         self._model.ent_coef = weighing * self._settings.ent_coef / len(self._problem.space.nvec)
         self._range = TargetRange.of(self._problem, self._knowledge)

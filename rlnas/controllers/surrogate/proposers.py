@@ -39,27 +39,32 @@ class Proposer(Protocol):
         """Learn from what was fitted last; `explores` while more is to be evaluated."""
 
     def propose(self, target_ms: float, n: int) -> IntArray:
-        """Candidates for a target (NaN: none), shape ``(k, p)``, about n distinct ones; none is slower."""
+        """Some n candidates for a target (NaN: none), shape ``(k, p)``; none is slower."""
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
         """Go on without a surrogate: propose a batch, have it judged, learn from it."""
 
 
 class PolicyProposer:
-    """Samples of the policy."""
+    """Samples of the policy that were not judged yet."""
 
-    def __init__(self, trainer: PolicyTrainer) -> None:
+    def __init__(self, trainer: PolicyTrainer, knowledge: Knowledge) -> None:
         self._trainer = trainer
+        self._knowledge = knowledge
 
     def train(self, n_steps: int, *, explores: bool = True) -> None:
         """Train the policy on the surrogate."""
         self._trainer.train(n_steps, explores=explores)
 
     def propose(self, target_ms: float, n: int) -> IntArray:
-        """What the greedy episode and `N_DRAWN` times n drawn ones build; many build the same."""
+        """Of the greedy episode and `N_DRAWN` times n drawn ones, the n of highest predicted reward."""
         policy = self._trainer.policy
         greedy = policy.sample([target_ms], greedy=True)
-        return np.concatenate([greedy, policy.sample([target_ms] * (N_DRAWN * n))])
+        drawn = np.concatenate([greedy, policy.sample([target_ms] * (N_DRAWN * n))])
+        distinct = np.unique(drawn, axis=0)
+        novel = distinct[[not self._knowledge.is_known(action) for action in distinct]]
+        rewards = self._knowledge.rewards(novel, np.full(len(novel), target_ms))
+        return novel[np.argsort(-rewards, kind="stable")[:n]]
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:
         """One rollout of plain PPO."""
@@ -228,7 +233,7 @@ class MixedProposer:
             proposer.train(n_steps, explores=explores)
 
     def propose(self, target_ms: float, n: int) -> IntArray:
-        """About n candidates of each."""
+        """Those of each, at most n of one."""
         return np.concatenate([proposer.propose(target_ms, n) for proposer in self._proposers])
 
     def explore(self, evaluate: Evaluate) -> list[Trial]:

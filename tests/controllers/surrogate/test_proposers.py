@@ -10,7 +10,6 @@ from rlnas.controllers.feasible import FeasibleSampler
 from rlnas.controllers.surrogate.knowledge import Knowledge
 from rlnas.controllers.surrogate.policy import PolicySettings, PolicyTrainer
 from rlnas.controllers.surrogate.proposers import (
-    N_DRAWN,
     EvolutionProposer,
     KnapsackProposer,
     LocalProposer,
@@ -64,7 +63,8 @@ def make(kind, problem: Problem = PROBLEM, knowledge: Knowledge | None = None):
 
 def make_policy_proposer(problem: Problem = PROBLEM) -> PolicyProposer:
     settings = PolicySettings(n_envs=8, n_true_envs=6, n_epochs=1)
-    return PolicyProposer(PolicyTrainer(problem, make_knowledge(problem), settings, seed=0))
+    knowledge = make_knowledge(problem)
+    return PolicyProposer(PolicyTrainer(problem, knowledge, settings, seed=0), knowledge)
 
 
 def milliseconds(actions: np.ndarray) -> np.ndarray:
@@ -163,15 +163,28 @@ def test_there_is_nothing_to_train(kind) -> None:
 
 
 @PROBLEMS
-def test_the_policy_proposes_its_greedy_episode_and_draws(problem: Problem) -> None:
-    proposer = make_policy_proposer(problem)
+def test_the_policy_proposes_the_best_of_what_it_draws(problem: Problem) -> None:
+    proposer, knowledge = make_policy_proposer(problem), make_knowledge(problem)
     target_ms = math.nan if problem is UNTARGETED else 4.0
     first, second = (proposer.propose(target_ms, 9) for _ in range(2))
-    assert first.shape == second.shape == (1 + 9 * N_DRAWN, len(SPACE.nvec))
-    np.testing.assert_array_equal(first[0], second[0])
-    assert not np.array_equal(first[1:], second[1:])
+    assert len(np.unique(first, axis=0)) == len(first) == len(second) == 9
+    assert not np.array_equal(first, second)
+    rewards = knowledge.rewards(first, np.full(9, target_ms))
+    assert (np.diff(rewards) <= 1e-12).all()
+    everything = proposer.propose(target_ms, 400)
+    assert rewards.mean() > knowledge.rewards(everything, np.full(len(everything), target_ms)).mean()
     if problem is PROBLEM:
-        assert milliseconds(first).max() <= 4.0
+        assert milliseconds(everything).max() <= 4.0
+
+
+def test_the_policy_proposes_nothing_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    proposer = make_policy_proposer()
+    known = {action.tobytes() for action in make_knowledge().actions}
+    proposed = proposer.propose(TARGET_MS, 400)
+    assert len(proposed)
+    assert not known & {action.tobytes() for action in proposed}
+    monkeypatch.setattr(Knowledge, "is_known", lambda self, action: True)
+    assert proposer.propose(TARGET_MS, 400).shape == (0, len(SPACE.nvec))
 
 
 def test_training_is_the_policys() -> None:
@@ -191,7 +204,7 @@ def test_a_mixture_pools_proposals_and_explores_like_the_first_of_it() -> None:
     mixed.train(1)
     proposed = mixed.propose(5.0, 8)
     np.testing.assert_array_equal(proposed[-16:-8], make(LocalProposer).propose(5.0, 8))
-    assert len(proposed) == 1 + 8 * N_DRAWN + 16
+    assert 16 < len(proposed) <= 24
     judge = Judge(PROBLEM)
     assert len(mixed.explore(judge)) == 6  # the rollout of the policy, no batch of mutants
     assert len(judge.batches) == 1
