@@ -67,7 +67,7 @@ class SurrogateSettings:
 
     start: InformedStart = field(default_factory=InformedStart)
     batch_size: int = 16
-    gate: float = 0.5
+    gate: float = 0.1
     pool_size: int = 256
     steps_per_trial: int = 384
     final_steps: int = 16_384
@@ -118,7 +118,7 @@ class SurrogateSearch:
                     self.knowledge.fit()
                     n_fitted = len(self.knowledge)
                 if not self.knowledge.is_trusted:
-                    self.knowledge.learn(proposer.explore(evaluate))
+                    self._go_on_without(evaluate, proposer)
                     continue
                 if is_news and len(self.knowledge) != budget:  # then the last training follows at once
                     proposer.train(self._settings.steps_per_trial * self._settings.batch_size)
@@ -164,6 +164,14 @@ class SurrogateSearch:
             actions = np.concatenate([earlier, actions])[:limit]
         distinct = list({action.tobytes(): action for action in actions}.values())
         self.knowledge.learn(evaluate(self._configs(distinct)))
+
+    def _go_on_without(self, evaluate: Evaluate, proposer: Proposer) -> None:
+        """What the proposer does without a surrogate; random subnets where that brings nothing new."""
+        n_known = len(self.knowledge)
+        self.knowledge.learn(proposer.explore(evaluate))
+        if len(self.knowledge) == n_known:
+            lacking = self.sampler.sample(self._settings.batch_size)
+            self.knowledge.learn(evaluate(self._configs(lacking)))
 
     def _go_on(self, evaluate: Evaluate, proposer: Proposer, n_left: int) -> None:
         """One batch on the surrogate's advice; random subnets where it has nothing new to advise."""

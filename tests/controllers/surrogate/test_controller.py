@@ -22,6 +22,7 @@ from rlnas.controllers.surrogate import (
     WarmStart,
 )
 from rlnas.controllers.surrogate.policy import PolicyTrainer
+from rlnas.controllers.surrogate.proposers import PolicyProposer
 from rlnas.errors import CheckpointError, ControllerError, HistoryError, InfeasibleTargetError, RewardError
 from rlnas.history import History
 from rlnas.loop import search
@@ -45,6 +46,7 @@ REWARD = LatencyTarget(ratio=0.5)
 CHEAP = SurrogateSettings(
     start=InformedStart(n_knapsack=4, n_uniform=4, n_random=8),
     batch_size=12,
+    gate=0.5,  # what ranks by chance is seldom as good, even of few trials
     pool_size=36,
     steps_per_trial=8,
     final_steps=64,
@@ -285,6 +287,15 @@ def test_the_gate_decides(spy: Spy, gate: float, judge, is_trusted: bool) -> Non
     run(SurrogatePPOController(replace(CHEAP, gate=gate), SMALL_POLICY), judge)
     assert (len(spy.trained) > 0) == is_trusted
     assert (spy.explored > 0) != is_trusted
+
+
+def test_where_plain_ppo_finds_nothing_new_random_subnets_are_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    smallest = [SPACE.smallest()] * 8
+    monkeypatch.setattr(PolicyProposer, "explore", lambda self, evaluate: evaluate(smallest))
+    settings = replace(CHEAP, gate=0.999)
+    assert len(run(SurrogatePPOController(settings, SMALL_POLICY), noise).trials) == 48
 
 
 @pytest.mark.parametrize("kind", [SurrogateLocalController, SurrogateEvolutionController])
