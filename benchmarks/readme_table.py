@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality_figures import OVERALL, SYNTHETIC
 from rlnas.report import format_table, read_summary
 
 RESULTS = Path(__file__).parent / "results"
@@ -131,14 +132,14 @@ def search_table(line: dict[str, Any], several: dict[str, Any]) -> str:
         "|---|" + "---:|" * (len(budgets) + 3),
     ]
     for method, by_budget in sorted(figures["regret"].items(), key=lambda row: row[1][budgets[-1]]):
-        seen = figures["seen_detail"]["overall"][method][budgets[-1]][0]
+        seen = figures["seen_detail"][OVERALL][method][budgets[-1]][0]
         values = [*by_budget.values(), seen, seven.get(method, float("nan"))]
         cells = [f"{100 * value:.2f}" for value in values]
         rows.append(f"| {method} | {' | '.join(cells)} | {figures['controller_ms'][method]:.1f} ms |")
     rows += ["", *_added_rows("one target", figures["single_against_best_control"])]
     rows += ["", *_added_rows("seven targets", several["figures"]["one_against_best_control"])]
-    tasks = [scope for scope in figures["single_detail"] if scope != "overall"]
-    real = [task for task in tasks if not task.startswith("synthetic")] or tasks
+    tasks = [scope for scope in figures["single_detail"] if scope != OVERALL]
+    real = [task for task in tasks if not task.startswith(SYNTHETIC)] or tasks
     noise = figures["regret_of_exhaustive_search"]["single"]
     exhaustive = ", ".join(f"{task} {100 * regret:.2f}" for task, regret in noise.items())
     note = (

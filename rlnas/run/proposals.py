@@ -52,13 +52,15 @@ def propose(run: str | Path, target_ratio: float, n: int = 1) -> list[Proposal]:
         n: Most subnets to give, the likeliest first.
 
     Raises:
-        RunFolderError: If there is no run, it holds no policy, table or weights, or the policy was
-            trained without targets.
+        RunFolderError: If there is no run, or it holds no policy, table or weights.
+        ControllerError: If the policy was trained without targets.
         RewardError: If the target is not above 0 and at most 1.
         InfeasibleTargetError: If the smallest subnet is slower than the target.
         CheckpointError: If the policy is damaged.
         ValueError: If `n` is less than 1.
     """
+    from rlnas.controllers.surrogate.policy import TargetPolicy
+
     if n < 1:
         raise ValueError(f"n must be at least 1 subnet, but got n={n}")
     checked_ratios([target_ratio])
@@ -74,28 +76,15 @@ def propose(run: str | Path, target_ratio: float, n: int = 1) -> list[Proposal]:
         space=space,
         reward=LatencyTarget(target_ms=target_ms),
         latency=latency,
-        target_ms=target_ms,
         reference_ms=full_ms,
         importance=_importance(folder, space),
     )
-    configs = _ask(folder, problem, target_ms, n)
+    configs = TargetPolicy.load(folder.policy, problem).propose(target_ms, n)
     known = _known(folder)
     return [
         Proposal(config, float(ms), float(ms) / full_ms, known.get(config))
         for config, ms in zip(configs, latency(configs), strict=True)
     ]
-
-
-def _ask(folder: RunFolder, problem: Problem, target_ms: float, n: int) -> list[SubnetConfig]:
-    from rlnas.controllers.surrogate.policy import TargetPolicy
-
-    policy = TargetPolicy.load(folder.policy, problem)
-    if not policy.knows_targets:
-        raise RunFolderError(
-            f"the policy of the run in {str(folder.path)!r} knows no targets, as the reward of its search "
-            "serves none but its own; search with --reward=latency-target"
-        )
-    return policy.propose(target_ms, n)
 
 
 def _check_policy(folder: RunFolder) -> None:

@@ -22,7 +22,7 @@ UNSEEN = SubnetConfig((LayerConfig(1, 16), LayerConfig(0, 0)))
 class FakePolicy:
     """Stands in for a trained one: proposes what it was told to, and remembers what it was asked."""
 
-    configs, asked, knows_targets = (UNSEEN,), [], True
+    configs, asked = (UNSEEN,), []
 
     @classmethod
     def load(cls, folder, problem):
@@ -47,12 +47,6 @@ def with_policy(run):
     return run
 
 
-def test_a_policy_that_was_trained_without_targets_is_not_asked(with_policy, fake, monkeypatch):
-    monkeypatch.setattr(fake, "knows_targets", False)
-    with pytest.raises(RunFolderError, match=r"knows no targets, .*; search with --reward=latency-target"):
-        propose(with_policy, 0.6)
-
-
 def test_the_policy_is_asked_about_the_problem_of_the_run(world, with_policy, fake):
     propose(with_policy, 0.6, 3)
     (folder, problem), asked = fake.asked
@@ -60,7 +54,8 @@ def test_the_policy_is_asked_about_the_problem_of_the_run(world, with_policy, fa
     assert asked == (pytest.approx(0.6 * FULL_MS), 3)
     inputs = prepare_inputs(world.job(), RunFolder(with_policy), progress=False)
     assert problem.space.nvec == inputs.space.nvec
-    assert problem.reward == LatencyTarget(target_ms=problem.target_ms)
+    assert problem.reward == LatencyTarget(target_ms=asked[0])
+    assert problem.target_ms is None  # so that a policy which was trained without targets refuses
     assert problem.reference_ms == FULL_MS
     assert problem.importance.tolist() == inputs.supernet.block_importance.reshape(-1).tolist()
 
