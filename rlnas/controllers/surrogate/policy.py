@@ -233,6 +233,10 @@ def read_policy(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, tor
         if not all(0 < size <= MAX_SIZE for size in sizes["hidden_sizes"]):
             raise ValueError(f"hidden_sizes must be in [1, {MAX_SIZE}], but got {sizes['hidden_sizes']}")
         return sizes, load_file(weights)
+    except KeyError as error:
+        raise CheckpointError(
+            f"the policy in {str(folder)!r} is damaged: {SETTINGS} lacks {error}; search again"
+        ) from error
     except Exception as error:
         raise CheckpointError(f"the policy in {str(folder)!r} is damaged: {error}; search again") from error
 

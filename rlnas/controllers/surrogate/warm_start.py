@@ -12,7 +12,7 @@ import numpy as np
 
 from rlnas.controllers.surrogate.ensemble import N_FOLDS, Ensemble
 from rlnas.controllers.surrogate.features import Features
-from rlnas.controllers.surrogate.policy import WEIGHTS
+from rlnas.controllers.surrogate.policy import WEIGHTS, read_policy
 from rlnas.errors import HistoryError
 from rlnas.history import History
 
@@ -50,12 +50,16 @@ class WarmStart:
         Raises:
             RunFolderError: If there is no history.
             HistoryError: If it is damaged, or holds too few trials.
+            CheckpointError: If there is a policy that is damaged.
         """
         folder = Path(run_folder)
         with History.read(folder) as history:
             trials = history.trials
         policy = folder / POLICY
-        return cls.of(trials, policy if policy.is_dir() else None, name=str(run_folder))
+        if not policy.is_dir():
+            return cls.of(trials, name=str(run_folder))
+        read_policy(policy)  # What cannot be read has to be said now, not after an hour of fine-tuning.
+        return cls.of(trials, policy, name=str(run_folder))
 
     @classmethod
     def of(

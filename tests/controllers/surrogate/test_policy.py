@@ -288,6 +288,16 @@ def test_a_damaged_file_is_named_with_the_way_out(tmp_path: Path, file: str, con
         read_policy(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["nvec", "hidden_sizes", "knows_targets"])
+def test_what_the_settings_lack_is_named(tmp_path: Path, name: str) -> None:
+    make_trainer().policy.save(tmp_path)
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    del settings[name]
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=f"is damaged: policy.json lacks '{name}'; search again"):
+        read_policy(tmp_path)
+
+
 def test_a_policy_of_another_space_is_refused(tmp_path: Path) -> None:
     make_trainer().policy.save(tmp_path)
     other = LayerwiseSpace((LayerOptions((0, 3), (0, 2)),) * 3)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
 from rlnas.controllers.surrogate.knowledge import Knowledge
+from rlnas.controllers.surrogate.policy import SETTINGS, WEIGHTS
 from rlnas.controllers.surrogate.warm_start import MIN_TRIALS, POLICY, WarmStart
-from rlnas.errors import HistoryError, RLNASError
+from rlnas.errors import CheckpointError, HistoryError, RLNASError
 from rlnas.history import History
 from rlnas.metrics import Metrics
 from rlnas.protocols import Problem
@@ -45,13 +47,26 @@ def store(folder: Path, trials: tuple[Trial, ...]) -> Path:
 def test_equal_trials_are_equal_starts_wherever_they_lie(tmp_path: Path) -> None:
     trials = judged(30)
     first = WarmStart.read(store(tmp_path / "first", trials))
-    (tmp_path / "second" / POLICY).mkdir(parents=True)
     second = WarmStart.read(store(tmp_path / "second", trials))
     assert first == second == WarmStart.of(trials)
     assert repr(first) == repr(second) == f"WarmStart(digest={first.digest!r})"
     assert first.trials == trials
     assert first.policy is None
-    assert second.policy == tmp_path / "second" / POLICY
+
+
+def test_the_policy_that_a_search_left_is_found(tmp_path: Path) -> None:
+    folder = store(tmp_path, judged(30))
+    (folder / POLICY).mkdir()
+    (folder / POLICY / SETTINGS).write_text('{"nvec": [4, 3], "hidden_sizes": [8], "knows_targets": [1]}')
+    save_file({}, folder / POLICY / WEIGHTS)
+    assert WarmStart.read(folder).policy == folder / POLICY
+
+
+def test_a_damaged_policy_is_said_at_once(tmp_path: Path) -> None:
+    folder = store(tmp_path, judged(30))
+    (folder / POLICY).mkdir()
+    with pytest.raises(CheckpointError, match=r"holds no policy: policy\.json is missing"):
+        WarmStart.read(folder)
 
 
 @pytest.mark.parametrize("changed", ["accuracy", "order", "number"])
