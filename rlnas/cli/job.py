@@ -55,6 +55,7 @@ def make_job(options: argparse.Namespace) -> Job:
             full_epochs=options.full_epochs,
             epochs=options.epochs,
             finish_epochs=options.finish_epochs,
+            repair_items=options.repair_items,
             batch_size=options.train_batch_size,
             learning_rate=options.learning_rate,
             freeze_embeddings=options.freeze_embeddings,

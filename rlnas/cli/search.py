@@ -156,6 +156,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--finish-epochs", type=int, default=1, help="passes of the chosen subnet at the end"
     )
+    group.add_argument(
+        "--repair-items",
+        type=int,
+        default=256,
+        help="with --finish-epochs 0: training items on whose texts the finalists are fitted to the full "
+        "model by least squares, which takes seconds; 0 for none",
+    )
     group.add_argument("--train-batch-size", type=int, default=32, help="items per step")
     group.add_argument(
         "--learning-rate",

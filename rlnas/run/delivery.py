@@ -15,6 +15,7 @@ from rlnas.run.choice import choose, finalists, measure_again, measure_trials, s
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
+from rlnas.run.repairing import repaired_accuracies, worth_repairing
 from rlnas.run.steps import Step, read_steps, write_steps
 from rlnas.run.summary import describe_model, describe_run
 from rlnas.run.training import finish_subnet
@@ -71,6 +72,11 @@ def deliver(
     timed = TimedModel(inputs.supernet, inputs.workload, job.device)
     with folder.phase("measure"):
         measured = measure_trials(timed, _finalists_of(goals, result), job.device)
+    if job.schedule.repairs:
+        with folder.phase("repair"):
+            worth = worth_repairing(_as_chosen(measured, inputs), [goal.target_ratio for goal in goals])
+            repaired = repaired_accuracies(job, inputs, worth, progress=progress)
+        goals = [replace(goal, repaired=repaired) for goal in goals]
     models = []
     for goal in goals:
         choice = _Choice(job, inputs, goal, timed, measured, folder)
@@ -176,7 +182,7 @@ class _Choice:
         """The choice, after the steps of a run that was killed."""
         target = self.goal.target_ratio
         if self._inputs.predicted_for is not None:
-            return choose(_predicted(self._measured, self._inputs), target, margin=1.0)
+            return choose(_as_chosen(self._measured, self._inputs), target, margin=1.0)
         if target is None:
             return choose(self._measured, None)
         found = self.after(steps)
@@ -198,8 +204,10 @@ class _Choice:
         return ratio
 
 
-def _predicted(measured: Sequence[MeasuredTrial], inputs: Inputs) -> list[MeasuredTrial]:
-    """The finalists with the ratios that the latency table predicts where it was made."""
+def _as_chosen(measured: Sequence[MeasuredTrial], inputs: Inputs) -> list[MeasuredTrial]:
+    """The finalists with the ratios that count: those predicted, where the table is of another device."""
+    if inputs.predicted_for is None:
+        return list(measured)
     full_ms = full_latency(inputs.space, inputs.latency)
     return [replace(entry, ratio=entry.trial.metrics.latency_ms / full_ms) for entry in measured]
 

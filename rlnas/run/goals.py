@@ -33,6 +33,7 @@ class Goal:
         steps: File of what was certified for it so far, while the run goes on.
         delivered: File of what the summary says of it, likewise.
         expected: By number of a trial its accuracy without the luck of the search items, where it is known.
+        repaired: By number of a trial its accuracy on the search split after a repair, where it had one.
     """
 
     name: str
@@ -42,11 +43,14 @@ class Goal:
     steps: Path
     delivered: Path
     expected: Mapping[int, float] = field(default_factory=dict)
+    repaired: Mapping[int, float] = field(default_factory=dict)
 
     def judged(self, trial: Trial) -> Trial:
-        """The trial with the reward that it has for this goal, of the accuracy that is expected of it."""
-        expected = self.expected.get(trial.number, trial.metrics.accuracy)
-        return replace(trial, reward=float(self.reward(replace(trial.metrics, accuracy=expected))))
+        """The trial with the reward that it has for this goal, of what is best known of its accuracy."""
+        accuracy = trial.metrics.accuracy
+        for known in (self.expected, self.repaired):
+            accuracy = known.get(trial.number, accuracy)
+        return replace(trial, reward=float(self.reward(replace(trial.metrics, accuracy=accuracy))))
 
     def result(self, result: Result) -> Result:
         """The search as if it had been for this goal alone, with rewards as in `judged`."""

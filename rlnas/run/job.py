@@ -56,6 +56,8 @@ class Schedule:
             checkpoint that is fine-tuned on the task.
         epochs: Passes with shared weights.
         finish_epochs: Passes of the chosen subnet alone, at the end.
+        repair_items: Training items on whose texts a subnet is repaired that gets no such passes, see
+            `rlnas.supernet.repair`; 0 for no repair.
         batch_size: Items per step.
         learning_rate: Peak learning rate of the encoder; None takes `usual_learning_rate`.
         freeze_embeddings: Whether the embeddings stay as they are.
@@ -67,6 +69,7 @@ class Schedule:
     full_epochs: int = 1
     epochs: int = 2
     finish_epochs: int = 1
+    repair_items: int = 256
     batch_size: int = 32
     learning_rate: float | None = None
     freeze_embeddings: bool = False
@@ -75,6 +78,10 @@ class Schedule:
         for name in ("full_epochs", "epochs", "finish_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, but got {name}={getattr(self, name)}")
+        if self.repair_items < 0 or self.repair_items == 1:
+            raise ValueError(
+                f"repair_items must be 0 or at least 2, but got repair_items={self.repair_items}"
+            )
         if self.batch_size < 1:
             raise ValueError(
                 f"the batch size of training must be at least 1, but got batch_size={self.batch_size}"
@@ -82,6 +89,11 @@ class Schedule:
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"learning_rate must be a number above 0, but got learning_rate={rate}")
+
+    @property
+    def repairs(self) -> bool:
+        """Whether chosen subnets are repaired: a last training makes up for more than a repair does."""
+        return self.finish_epochs == 0 and self.repair_items > 0
 
     @property
     def total_epochs(self) -> int:

@@ -158,6 +158,7 @@ def _search_view(chosen: MeasuredTrial, goal: Goal) -> dict[str, Any]:
         "trial": trial.number,
         "search_accuracy": trial.metrics.accuracy,
         "expected_accuracy": goal.expected.get(trial.number),
+        "repaired_accuracy": goal.repaired.get(trial.number),
         "predicted_latency_ms": trial.metrics.latency_ms,
         "reward": float(goal.reward(trial.metrics)),
     }

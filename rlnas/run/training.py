@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import CheckpointError
 from rlnas.run.folder import write_folder
-from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, Supernet
+from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, SubnetRepairer, Supernet
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.supernet.training import prepare
 
@@ -97,12 +97,21 @@ def train_supernet(
 def finish_subnet(
     job: Job, supernet: Supernet, config: SubnetConfig, task: Task, folder: RunFolder, *, progress: bool
 ) -> SubnetModel:
-    """The chosen subnet as a stand-alone model, after its last training."""
+    """The chosen subnet as a stand-alone model, after its last training or its repair."""
+    if job.schedule.repairs:
+        return repaired_subnet(job, supernet, config, task)
     subnet = supernet.extract(config)
     if job.schedule.finish_epochs:
         finisher = SubnetFinisher(optimisation(job, supernet, job.schedule.finish_epochs))
         checkpoint = _finish_checkpoint(folder, config)
         finisher.finish(subnet, supernet, task.train, checkpoint=checkpoint, progress=progress)
+    return subnet
+
+
+def repaired_subnet(job: Job, supernet: Supernet, config: SubnetConfig, task: Task) -> SubnetModel:
+    """A subnet as a stand-alone model, fitted to the full model on training texts."""
+    subnet = supernet.extract(config)
+    SubnetRepairer(job.schedule.repair_items, seed=job.seed).repair(subnet, supernet, task.train)
     return subnet
 
 

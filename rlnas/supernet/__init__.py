@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from rlnas.supernet.repair import SubnetRepairer
 from rlnas.supernet.supernet import Supernet
 from rlnas.supernet.training import FullTrainer, SandwichTrainer, SubnetFinisher
 
-__all__ = ["FullTrainer", "SandwichTrainer", "SubnetFinisher", "Supernet"]
+__all__ = ["FullTrainer", "SandwichTrainer", "SubnetFinisher", "SubnetRepairer", "Supernet"]

@@ -142,8 +142,11 @@ class AttentionBlock(nn.Module):
             keep: Number of heads, at least 1; by default all of this block's.
             gate: Factor per head, shape ``(heads,)`` or ``(batch, heads)``, or None.
         """
+        return self.merge(hidden, self.attend(hidden, mask, self.num_heads if keep is None else keep, gate))
+
+    def attend(self, hidden: Tensor, mask: Tensor | None, heads: int, gate: Tensor | None = None) -> Tensor:
+        """What the first heads see, ``(batch, seq_len, heads * head_size)``; for `gate` see `forward`."""
         batch, seq_len, _ = hidden.shape
-        heads = self.num_heads if keep is None else keep
         query, key, value = (
             projected.view(batch, seq_len, heads, self.head_size).transpose(1, 2)
             for projected in self.project(hidden, heads)
@@ -152,7 +155,7 @@ class AttentionBlock(nn.Module):
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         if gate is not None:
             context = context * gate[..., :, None, None]
-        return self.merge(hidden, context.transpose(1, 2).reshape(batch, seq_len, heads * self.head_size))
+        return context.transpose(1, 2).reshape(batch, seq_len, heads * self.head_size)
 
     def project(self, hidden: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the first heads, each ``(..., heads * head_size)``."""

@@ -69,7 +69,7 @@ def trials(finished):
         return history.trials
 
 
-SEARCHED = {"search_accuracy", "expected_accuracy", "search_accuracy_float32"}
+SEARCHED = {"search_accuracy", "expected_accuracy", "repaired_accuracy", "search_accuracy_float32"}
 
 
 def test_the_summary_holds_what_was_agreed_on(summary):
@@ -150,6 +150,7 @@ def test_the_chosen_subnet_is_one_of_the_trials(summary, trials):
     assert trial.config.to_dict() == best["config"]
     assert trial.metrics.accuracy == best["search_accuracy"]
     assert 0 < best["expected_accuracy"] < 1
+    assert best["repaired_accuracy"] is None
     assert trial.metrics.latency_ms == best["predicted_latency_ms"]
     assert trial.metrics.n_params == best["n_params"]
     assert trial.reward == best["reward"]
@@ -502,6 +503,27 @@ def test_a_reward_without_a_target_leaves_the_target_out(world, tmp_path, finish
     assert len(expected) == 16
     assert summary["best"]["expected_accuracy"] == max(expected.values())
     assert expected[summary["best"]["trial"]] == max(expected.values())
+
+
+def test_without_a_last_training_the_best_of_the_repaired_is_taken(world, searched, monkeypatch):
+    Machine(monkeypatch)
+    asked = []
+
+    def remembered(_job, _inputs, trials, *, progress):
+        asked.extend(trials)
+        assert progress is False
+        return {trial.number: float(trial is trials[0]) for trial in trials}
+
+    monkeypatch.setattr(delivery, "repaired_accuracies", remembered)
+    settings = read_json(searched / "config.json")
+    write_json(searched / "config.json", settings | {"finish_epochs": "0"})
+    (searched / "history.sqlite").unlink()
+    schedule = replace(world.job().schedule, finish_epochs=0)
+    summary = delivered(world, searched, schedule=schedule, budget=16)
+    assert len(asked) > 1
+    assert summary["best"]["trial"] == asked[0].number
+    assert summary["best"]["repaired_accuracy"] == 1.0
+    assert "repair" in summary["seconds"]
 
 
 # Several targets

@@ -48,6 +48,16 @@ def test_several_targets_have_places_of_their_own(goals, run):
     assert len({first.steps, second.steps, first.delivered, second.delivered}) == 4
 
 
+def test_what_a_repair_makes_of_a_trial_counts_most(goals, run):
+    (goal,) = goals()
+    with History.read(run) as history:
+        first, second, third = history.trials[:3]
+    known = replace(goal, expected={0: 0.25, 1: 0.5}, repaired={1: 0.75})
+    for trial, accuracy in ((first, 0.25), (second, 0.75), (third, third.metrics.accuracy)):
+        wanted = goal.reward(replace(trial.metrics, accuracy=accuracy))
+        assert known.judged(trial).reward == wanted
+
+
 def test_trials_are_judged_for_the_goal(goals, run):
     goal = goals(target_ratios=(0.5, 0.75))[0]
     with History.read(run) as history:

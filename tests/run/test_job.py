@@ -53,6 +53,7 @@ OTHERS = {
     "schedule.full_epochs": 5,
     "schedule.epochs": 6,
     "schedule.finish_epochs": 7,
+    "schedule.repair_items": 12,
     "schedule.batch_size": 9,
     "schedule.learning_rate": 0.5,
     "schedule.freeze_embeddings": True,
@@ -121,6 +122,20 @@ def test_settings_do_not_tell_where_a_controller_leaves_its_files(tmp_path):
 
 def test_a_schedule_counts_all_passes():
     assert Schedule(full_epochs=1, epochs=2, finish_epochs=3).total_epochs == 6
+
+
+@pytest.mark.parametrize("n_items", [-1, 1])
+def test_a_repair_needs_items(n_items):
+    message = f"repair_items must be 0 or at least 2, but got repair_items={n_items}"
+    with pytest.raises(ValueError, match=message):
+        Schedule(repair_items=n_items)
+
+
+@pytest.mark.parametrize(
+    ("finish_epochs", "repair_items", "repairs"), [(0, 256, True), (0, 0, False), (1, 256, False)]
+)
+def test_what_gets_no_last_training_is_repaired(finish_epochs, repair_items, repairs):
+    assert Schedule(finish_epochs=finish_epochs, repair_items=repair_items).repairs is repairs
 
 
 @pytest.mark.parametrize("name", ["full_epochs", "epochs", "finish_epochs"])

@@ -13,7 +13,7 @@ from rlnas.run import training
 from rlnas.run.folder import RunFolder
 from rlnas.run.training import finish_subnet, furthest_supernet, load_supernet, train_supernet
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
-from rlnas.supernet import FullTrainer, SandwichTrainer, Supernet
+from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetRepairer, Supernet
 
 SMALL = SubnetConfig((LayerConfig(2, 0), LayerConfig(1, 16)))
 SMALLER = SubnetConfig((LayerConfig(1, 0), LayerConfig(0, 16)))
@@ -138,9 +138,19 @@ def test_the_last_training_changes_the_subnet_alone(world, task, folder, finishe
     assert not torch.equal(weights_of(subnet), weights_of(supernet.extract(SMALL)))
 
 
-def test_without_a_last_training_the_subnet_is_extracted(world, task, folder, finished):
+def test_without_a_last_training_the_subnet_is_repaired(world, task, folder, finished):
     supernet = Supernet.load(finished / "supernet")
-    job = schedule(world.job(), finish_epochs=0)
+    job = replace(schedule(world.job(), finish_epochs=0, repair_items=64), seed=3)
+    subnet = finish_subnet(job, supernet, SMALL, task, folder, progress=False)
+    wanted = supernet.extract(SMALL)
+    SubnetRepairer(64, seed=3).repair(wanted, supernet, task.train)
+    assert torch.equal(weights_of(subnet), weights_of(wanted))
+    assert not torch.equal(weights_of(subnet), weights_of(supernet.extract(SMALL)))
+
+
+def test_without_a_repair_either_the_subnet_is_extracted(world, task, folder, finished):
+    supernet = Supernet.load(finished / "supernet")
+    job = schedule(world.job(), finish_epochs=0, repair_items=0)
     subnet = finish_subnet(job, supernet, SMALL, task, folder, progress=False)
     assert torch.equal(weights_of(subnet), weights_of(supernet.extract(SMALL)))
 
