@@ -88,9 +88,7 @@ def test_a_subnet_is_no_full_model(supernet, tmp_path):
     layers = (LayerConfig(2, 16), *supernet.shape.full.layers[1:])
     supernet.extract(SubnetConfig(layers)).save_pretrained(tmp_path / "small")
     supernet.tokenizer.save_pretrained(tmp_path / "small")
-    with pytest.raises(
-        CheckpointError, match=r"is a subnet \(2h16 4h48 4h48\), and a search starts"
-    ):
+    with pytest.raises(CheckpointError, match=r"is a subnet \(2h16 4h48 4h48\), and a search starts"):
         Supernet.from_pretrained(tmp_path / "small", None)
 
 
@@ -98,9 +96,7 @@ def test_a_missing_weight_is_named(folder):
     weights = load_file(folder / "model.safetensors")
     del weights["layers.0.ffn.inner.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match="lacks the weight 'layers.0.ffn.inner.weight'"
-    ):
+    with pytest.raises(CheckpointError, match=r"lacks the weight 'layers\.0\.ffn\.inner\.weight'"):
         load_own(folder, None, None, seed=0)
 
 
