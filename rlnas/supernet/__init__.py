@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlnas.supernet.finishing import Finished, SubnetFinisher, Teacher
+from rlnas.supernet.finishing import Finished, SubnetFinisher
 from rlnas.supernet.repair import SubnetRepairer
 from rlnas.supernet.supernet import Supernet
 from rlnas.supernet.training import FullTrainer, SandwichTrainer
@@ -14,5 +14,4 @@ __all__ = [
     "SubnetFinisher",
     "SubnetRepairer",
     "Supernet",
-    "Teacher",
 ]

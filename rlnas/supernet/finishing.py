@@ -10,7 +10,6 @@ import torch
 
 from rlnas.errors import InvalidSubnetError
 from rlnas.supernet.distillation import distillation_loss, hidden_loss, hidden_states, kept_layers
-from rlnas.supernet.encoding import encode
 from rlnas.supernet.importance import task_loss
 from rlnas.supernet.looks import Looks, share_right
 from rlnas.supernet.optimisation import Optimisation, optimise
@@ -18,32 +17,11 @@ from rlnas.supernet.optimisation import Optimisation, optimise
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedTokenizerBase
-
-    from rlnas.supernet.encoding import Batch, EncodedSplit
+    from rlnas.supernet.encoding import Batch
     from rlnas.supernet.looks import Metric
     from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Teacher:
-    """A model of its own that a subnet learns from, such as the full model fine-tuned alone.
-
-    Attributes:
-        model: Of as many layers, kept or dropped, and of the same hidden size as the subnet.
-        tokenizer: What the subnet reads, too.
-        max_seq_len: Longer texts are cut to this many tokens.
-    """
-
-    model: SubnetModel
-    tokenizer: PreTrainedTokenizerBase
-    max_seq_len: int
-
-    def encode(self, split: Split) -> EncodedSplit:
-        """Tokens of a split."""
-        return encode(self.tokenizer, split, self.max_seq_len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +87,7 @@ class SubnetFinisher:
     def finish(
         self,
         subnet: SubnetModel,
-        teacher: Supernet | Teacher,
+        teacher: Supernet,
         split: Split,
         *,
         validation: Split | None = None,
@@ -124,7 +102,8 @@ class SubnetFinisher:
 
         Args:
             subnet: Its weights are changed.
-            teacher: The full model of a supernet, or a model of its own.
+            teacher: Its model teaches, and its tokenizer reads; ``Supernet(model, tokenizer)`` makes one of
+                any `SubnetModel`, such as the full model fine-tuned alone.
             split: Training items.
             validation: Items that the looks judge on; they choose the weights, so a score on them flatters.
             metric: From their labels and the predictions to a number, higher is better; by default the

@@ -94,4 +94,6 @@ class Looks:
         """Inverse of `state_dict`."""
         self.accuracies, self.best = list(state["accuracies"]), int(state["best"])
         device = self._model.device
-        self._weights = {name: torch.as_tensor(weight).to(device) for name, weight in state["weights"].items()}
+        self._weights = {
+            name: torch.as_tensor(weight).to(device) for name, weight in state["weights"].items()
+        }

@@ -271,9 +271,7 @@ def _save(
         raise RunFolderError(f"cannot write the training checkpoint {str(path)!r}: {error}") from error
 
 
-def _restore(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: Watch | None
-) -> int:
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: Watch | None) -> int:
     """Load a checkpoint; the step to go on with, 0 where there is none."""
     if not path.is_file():
         return 0
