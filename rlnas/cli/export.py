@@ -21,7 +21,7 @@ def add_export(commands: Commands) -> None:
         "export",
         run_export,
         "write a subnet of a run as a model that transformers loads",
-        "By default the chosen subnet with its last training, that by `rlnas finetune` where there was one; "
+        "By default the chosen subnet as it was trained last, by `rlnas finetune` where that was done; "
         "with --trial any other of the history, with the shared weights.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")

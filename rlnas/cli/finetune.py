@@ -22,10 +22,10 @@ def add_finetune(commands: Commands) -> None:
         "finetune",
         run_finetune,
         "train the model that a run has delivered further, taught by the full model",
-        "Starts from the delivered weights; the labels, the full model's answers and its hidden states teach. "
-        "After each pass the search split says whether it got better: the best weights are kept. Then it is "
-        "certified beside the full model on the final split, which nothing else has seen, and compared with "
-        "the delivered model there.",
+        "Starts from the delivered weights; labels, and the answers and hidden states of the full model, "
+        "teach. After each pass the search split says whether it got better: the best weights are kept. "
+        "Then it is certified beside the full model on the final split, which nothing else has seen, and "
+        "compared with the delivered model there.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument(

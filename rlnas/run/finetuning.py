@@ -11,7 +11,7 @@ import functools
 import logging
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -161,6 +161,12 @@ class _Place:
         """The trained model, until it has its certificate."""
         return self.work / "model"
 
+    def clear(self) -> None:
+        """Remove what only a killed training needs."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        with suppress(OSError):  # others may be at work there
+            self.folder.finetuning.rmdir()
+
 
 def finetune(
     run: str | Path,
@@ -212,7 +218,7 @@ def finetune(
         result = _result(place, certificate)
         if place.is_of_run:
             _tell(place, result)
-        shutil.rmtree(place.work, ignore_errors=True)
+        place.clear()
     return result
 
 
@@ -227,7 +233,7 @@ def _is_done(place: _Place, wanted: Mapping[str, Any], *, resume: bool) -> bool:
         _check_settings(read_json(place.work / SETTINGS_FILE), wanted, place.work)
         return False
     if (place.out / RECORD_FILE).is_file() and resume:
-        _check_settings(read_json(place.out / RECORD_FILE)["settings"], wanted, place.out)
+        _check_settings(read_json(place.out / RECORD_FILE).get("settings", {}), wanted, place.out)
         return True
     check_free(place.out)
     try:
@@ -301,7 +307,7 @@ def _train(
             progress=progress,
         )
     except (TrainingError, EvaluationError):
-        shutil.rmtree(place.work, ignore_errors=True)  # it would end like this again
+        place.clear()  # it would end like this again
         raise
     record = {
         "settings": dict(wanted),

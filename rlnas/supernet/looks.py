@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rlnas.supernet.inference import predict
 
@@ -94,6 +93,4 @@ class Looks:
         """Inverse of `state_dict`."""
         self.accuracies, self.best = list(state["accuracies"]), int(state["best"])
         device = self._model.device
-        self._weights = {
-            name: torch.as_tensor(weight).to(device) for name, weight in state["weights"].items()
-        }
+        self._weights = {name: weight.to(device) for name, weight in state["weights"].items()}
