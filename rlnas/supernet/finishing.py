@@ -64,7 +64,7 @@ class SubnetFinisher:
 
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=1))
     teacher_weight: float = 0.5
-    hidden_weight: float = 1.0
+    hidden_weight: float = 0.0
     patience: int | None = None
     looks_per_epoch: int = 1
 
@@ -124,7 +124,6 @@ class SubnetFinisher:
         kept = kept_layers(subnet) if self.hidden_weight else []
         if kept:
             _check_match(subnet, teacher.model)
-        goals_of = goal_layers(kept, len(subnet.layers))
         looks = None
         if validation is not None:
             looks = Looks(
@@ -142,7 +141,7 @@ class SubnetFinisher:
             loss = (1 - self.teacher_weight) * task_loss(logits, batch.labels)
             loss = loss + self.teacher_weight * distillation_loss(logits, answers)
             if kept:
-                own, other = [states[i] for i in kept], [goals[i] for i in goals_of]
+                own, other = ([side[i] for i in kept] for side in (states, goals))
                 loss = loss + self.hidden_weight * hidden_loss(own, other, batch.attention_mask)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
@@ -166,10 +165,6 @@ class SubnetFinisher:
         return Finished(
             tuple(looks.accuracies), looks.best, len(validation or ()), len(looks.accuracies) < n_planned
         )
-
-
-def goal_layers(kept, n_layers):
-    return kept
 
 
 def _check_match(subnet: SubnetModel, teacher: SubnetModel) -> None:

@@ -140,7 +140,7 @@ def test_a_model_that_is_damaged_is_named_with_the_remedy(run, part):
 
 
 def test_a_loss_that_is_no_number_leaves_nothing_to_go_on_with(run):
-    with pytest.raises((TrainingError, EvaluationError), match="lower the learning rate|are not finite"):
+    with pytest.raises((TrainingError, EvaluationError), match=r"lower the learning rate|are not finite"):
         finetune(run, replace(LASTING, learning_rate=1e30), progress=False)
     assert not (run / "finetuning").exists()
     assert not (run / "finetuned").exists()

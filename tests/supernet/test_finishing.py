@@ -94,8 +94,8 @@ def test_a_teacher_of_another_shape_is_refused_where_hidden_states_count(fresh, 
     with pytest.raises(
         InvalidSubnetError, match=r"the teacher has . layers of hidden size .., but the subnet 3"
     ):
-        SubnetFinisher().finish(subnet, other, split, progress=False)
-    SubnetFinisher(hidden_weight=0.0).finish(subnet, other, split, progress=False)  # answers alone may
+        SubnetFinisher(hidden_weight=1.0).finish(subnet, other, split, progress=False)
+    SubnetFinisher().finish(subnet, other, split, progress=False)  # answers alone may
 
 
 # What is learnt
@@ -145,7 +145,7 @@ def test_hidden_states_come_closer_to_the_teachers_where_they_count(taught):
 def test_a_subnet_without_layers_is_finished_by_its_answers(fresh):
     subnet = fresh.extract(SubnetConfig((LayerConfig(0, 0),) * 3))
     before = weights_of(subnet)
-    SubnetFinisher(replace(FAST, epochs=1)).finish(
+    SubnetFinisher(replace(FAST, epochs=1), hidden_weight=1.0).finish(
         subnet, fresh, tiny.learnable_task().train, progress=False
     )
     assert not same_weights(before, subnet.state_dict())
@@ -252,7 +252,7 @@ def finish(encoder, checkpoint):
         scores.append(float(subnet.head.out.weight.detach().double().sum()))
         return scores[-1]
 
-    finished = SubnetFinisher(settings, patience=3, looks_per_epoch=2).finish(
+    finished = SubnetFinisher(settings, hidden_weight=1.0, patience=3, looks_per_epoch=2).finish(
         subnet,
         supernet,
         tiny.learnable_task().train,
