@@ -223,7 +223,7 @@ def finetune(
 
 
 def _is_done(place: _Place, wanted: Mapping[str, Any], *, resume: bool) -> bool:
-    """Whether nothing is left to do; else there is a place to work in."""
+    """Whether nothing is left to do; refuses what would be overwritten or cannot be gone on with."""
     if place.work.is_dir():
         if not resume:
             raise RunFolderError(
@@ -236,11 +236,6 @@ def _is_done(place: _Place, wanted: Mapping[str, Any], *, resume: bool) -> bool:
         _check_settings(read_json(place.out / RECORD_FILE).get("settings", {}), wanted, place.out)
         return True
     check_free(place.out)
-    try:
-        place.work.mkdir(parents=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot make the folder {str(place.work)!r}: {error.strerror}") from error
-    write_json(place.work / SETTINGS_FILE, wanted)
     return False
 
 
@@ -296,6 +291,8 @@ def _train(
     with _needed(place.folder, delivered):
         module: Any = load(delivered, trust_remote_code=False, is_judged=True).module
     subnet = cast("SubnetModel", module.float().to(device).eval())
+    if not place.work.is_dir():
+        write_folder(place.work, lambda path: write_json(path / SETTINGS_FILE, wanted))
     try:
         finished = settings.finisher(full.shape.hidden_size).finish(
             subnet,

@@ -127,6 +127,7 @@ def test_a_part_that_is_missing_is_named_with_the_remedy(run, part):
     )
     with pytest.raises(RunFolderError, match=message):
         finetune(run, LASTING, progress=False)
+    assert not (run / "finetuning").exists()  # nothing was begun
 
 
 @pytest.mark.parametrize("part", ["full", "best"])
@@ -153,7 +154,7 @@ def test_a_run_that_somebody_works_on_is_left_alone(run):
 
 def test_a_folder_that_cannot_be_made_is_named(run):
     RunFolder(run).finetuning.write_text("a file where the folder should be")
-    with pytest.raises(RunFolderError, match=r"cannot make the folder '.*finetuning/best'"):
+    with pytest.raises(RunFolderError, match=r"cannot write the folder '.*finetuning/best'"):
         finetune(run, LASTING, progress=False)
 
 
