@@ -52,6 +52,12 @@ def main() -> None:
     parser.add_argument("--search-items", type=int, default=800, help="search items")
     parser.add_argument("--final-items", type=int, help="final items; by default all")
     parser.add_argument("--passes", type=int, default=3, help="passes of each fine-tuning")
+    parser.add_argument(
+        "--learning-rate", type=float, default=LEARNING_RATE, help="peak rate of each fine-tuning"
+    )
+    parser.add_argument(
+        "--ways", nargs="+", default=list(HIDDEN_WEIGHTS), choices=list(HIDDEN_WEIGHTS), help="what teaches"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of data, training and dropout")
     parser.add_argument(
         "--subnets", nargs="+", default=["mixed"], choices=["mixed", "shallow"], help="which are finished"
@@ -141,11 +147,11 @@ def _finished(
     encoded = full.encode(task.final)
     before = predict(delivered, encoded)
     figures: dict[str, Any] = {"subnet": str(config), "delivered": _figures(task, before)}
-    for name, weight in HIDDEN_WEIGHTS.items():
+    for name in options.ways:
         subnet = copy.deepcopy(delivered)
         finisher = SubnetFinisher(
-            replace(settings, epochs=options.passes, seed=seed + 1),
-            hidden_weight=weight,
+            replace(settings, epochs=options.passes, learning_rate=options.learning_rate, seed=seed + 1),
+            hidden_weight=HIDDEN_WEIGHTS[name],
             patience=options.passes,
         )
         started = time.process_time()
