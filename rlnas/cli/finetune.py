@@ -43,7 +43,7 @@ def add_finetune(commands: Commands) -> None:
     group.add_argument(
         "--learning-rate",
         type=float,
-        help="peak learning rate; by default 5e-5 for BERT-base, 2e-4 for MiniLM",
+        help="peak learning rate; by default 1.25e-5 for BERT-base, 5e-5 for MiniLM",
     )
     group.add_argument(
         "--precision",

@@ -51,6 +51,9 @@ RECORD_FILE = "finetuning.json"
 CERTIFICATE_FILE = "certificate.json"
 SETTINGS_FILE = "settings.json"
 
+RATE_SHARE = 0.25
+"""Learning rate over that of a first training: the weights are good already, and a high rate forgets that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finetuning:
@@ -60,7 +63,8 @@ class Finetuning:
         epochs: Passes over the training items at most, at least 1.
         patience: Passes without gain on the search split after which it ends; None for no early end, and
             then the last weights count.
-        learning_rate: Peak rate of the encoder; None takes `rlnas.run.training.usual_learning_rate`.
+        learning_rate: Peak rate of the encoder; None takes `RATE_SHARE` of what
+            `rlnas.run.training.usual_learning_rate` says.
         precision: ``"auto"``, ``"float32"`` or ``"bfloat16"``, see `Optimisation`.
         teacher_weight: As in `SubnetFinisher`.
         hidden_weight: As in `SubnetFinisher`.
@@ -95,7 +99,7 @@ class Finetuning:
             Optimisation(
                 epochs=self.epochs,
                 batch_size=self.batch_size,
-                learning_rate=usual_learning_rate(hidden_size) if rate is None else rate,
+                learning_rate=RATE_SHARE * usual_learning_rate(hidden_size) if rate is None else rate,
                 precision=self.precision,
                 checkpoint_seconds=self.checkpoint_seconds,
                 seed=self.seed,

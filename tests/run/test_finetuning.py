@@ -93,8 +93,8 @@ def test_settings_out_of_range_are_refused(settings, message):
         Finetuning(**settings)
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(None, 2e-4), (0.01, 0.01)])
-def test_the_usual_learning_rate_is_taken_where_none_is_given(rate, expected):
+@pytest.mark.parametrize(("rate", "expected"), [(None, 5e-5), (0.01, 0.01)])
+def test_a_quarter_of_the_usual_learning_rate_is_taken_where_none_is_given(rate, expected):
     assert Finetuning(learning_rate=rate).finisher(384).optimisation.learning_rate == expected
 
 
