@@ -52,7 +52,7 @@ CERTIFICATE_FILE = "certificate.json"
 SETTINGS_FILE = "settings.json"
 
 RATE_SHARE = 0.25
-"""Learning rate over that of a first training: the weights are good already, and a high rate forgets that."""
+"""Learning rate over that of a first training: a higher one undoes what the weights have learnt."""
 
 
 @dataclass(frozen=True, slots=True)
