@@ -56,6 +56,11 @@ def add_certify(commands: Commands) -> None:
         "Of a run for several targets: which of its models; all of them if not given",
     )
     parser.add_argument(
+        "--delivered",
+        action="store_true",
+        help="of a run: the model as it was delivered, also where `rlnas finetune` has trained it further",
+    )
+    parser.add_argument(
         "--trust-remote-code",
         action="store_true",
         help="let code inside the models run on this machine",
@@ -161,7 +166,8 @@ def _of_run(options: argparse.Namespace) -> tuple[Workload | None, list[tuple[st
     )
     if "folder" not in models[0] and options.target_ratio is not None:
         targets = [options.target_ratio]
-    paths = (str(model_path(folder, model)) for model in models)
+    paths = [str(model_path(folder, model, delivered=options.delivered)) for model in models]
+    logger.info("measured: %s", ", ".join(paths))
     return workload, list(zip(paths, targets, strict=True))
 
 

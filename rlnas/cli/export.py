@@ -21,13 +21,18 @@ def add_export(commands: Commands) -> None:
         "export",
         run_export,
         "write a subnet of a run as a model that transformers loads",
-        "By default the chosen subnet with its last training; with --trial any other of the history, with "
-        "the shared weights.",
+        "By default the chosen subnet as it was trained last, by `rlnas finetune` where that was done; "
+        "with --trial any other of the history, with the shared weights.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--trial", type=int, metavar="N", help="number of a trial, as in the report")
     parser.add_argument(
         "--target-ratio", type=float, metavar="R", help="which model, of a run for several targets"
+    )
+    parser.add_argument(
+        "--delivered",
+        action="store_true",
+        help="the subnet as the run delivered it, also where `rlnas finetune` has trained it further",
     )
     parser.add_argument("--out", type=Path, default=Path("small-bert"), help="folder to write")
 
@@ -37,7 +42,10 @@ def run_export(options: argparse.Namespace) -> None:
     from rlnas.run.export import export_chosen, export_trial
 
     if options.trial is None:
-        export_chosen(options.folder, options.out, options.target_ratio)
+        source = export_chosen(
+            options.folder, options.out, options.target_ratio, delivered=options.delivered
+        )
+        print(f"copied: {source}")
     else:
         config = export_trial(options.folder, options.trial, options.out)
         print(json.dumps(config.to_dict()))

@@ -9,6 +9,7 @@ from rlnas.cli.calibrate import add_calibrate
 from rlnas.cli.certify import add_certify
 from rlnas.cli.demo import add_demo
 from rlnas.cli.export import add_export
+from rlnas.cli.finetune import add_finetune
 from rlnas.cli.propose import add_propose
 from rlnas.cli.report import add_report
 from rlnas.cli.search import add_search
@@ -28,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_search(commands)
     add_calibrate(commands)
     add_certify(commands)
+    add_finetune(commands)
     add_report(commands)
     add_export(commands)
     add_propose(commands)

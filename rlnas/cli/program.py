@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rlnas.cli.demo import run_demo
+from rlnas.cli.finetune import run_finetune
 from rlnas.cli.parser import make_parser
 from rlnas.cli.search import run_search
 from rlnas.errors import RLNASError
@@ -38,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = options.run(options) or 0
         sys.stdout.flush()  # here, where a reader that has gone is told from an error
     except KeyboardInterrupt:
-        can_resume = options.run in (run_search, run_demo)
-        advice = "; nothing scored is lost: go on with --resume" if can_resume else ""
+        advice = ""
+        if options.run in (run_search, run_demo):
+            advice = "; nothing scored is lost: go on with --resume"
+        elif options.run is run_finetune:
+            advice = "; go on with --resume"
         print(f"interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, e.g. `rlnas report RUN | head`

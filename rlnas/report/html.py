@@ -31,6 +31,7 @@ from rlnas.report.wording import (
     chosen_name,
     device_text,
     evaluation_sentence,
+    finetuned_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -154,7 +155,7 @@ def _head(summary: Mapping[str, Any], title: str) -> str:
 
 def _result(model: Mapping[str, Any]) -> str:
     """What came out for one target, as HTML."""
-    text = _joined(model, latency_sentence, prediction_sentence, accuracy_sentence)
+    text = _joined(model, latency_sentence, prediction_sentence, accuracy_sentence, finetuned_sentence)
     return f"<b>{escape(target_title(model))}.</b> {text}" if "folder" in model else text
 
 

@@ -13,6 +13,7 @@ from rlnas.report.wording import (
     as_sentence,
     chosen_name,
     evaluation_sentence,
+    finetuned_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -46,6 +47,7 @@ _SENTENCES = (
     steps_sentence,
     milliseconds_sentence,
     accuracy_sentence,
+    finetuned_sentence,
 )
 
 

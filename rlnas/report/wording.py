@@ -162,6 +162,28 @@ def accuracy_sentence(summary: Mapping[str, Any]) -> str:
     return f"{text}."
 
 
+def finetuned_sentence(summary: Mapping[str, Any]) -> str:
+    """What a fine-tuning of the delivered model gained; nothing where there was none."""
+    finetuned = summary.get("finetuned")
+    if not finetuned:
+        return ""
+    gain, (low, high) = finetuned["gain_points"], finetuned["gain_ci"]
+    text = (
+        f"Fine-tuned further ({finetuned['folder']}), it has {metric_name(summary)} "
+        f"{number(finetuned['accuracy'], 3)} on the {number(finetuned['n_items'], 0)} items of the "
+        f"{finetuned['split']} split"
+    )
+    if low == high == 0:
+        return f"{text}, with the same answers as delivered: this gained nothing."
+    text += (
+        f", {number(abs(gain), 1)} points {'less' if gain < 0 else 'more'} than as delivered "
+        f"(95 % interval of the gain {number(low, 1)} to {number(high, 1)}, paired)"
+    )
+    if high < 0:
+        return f"{text}: this made it worse."
+    return f"{text}." if low > 0 else f"{text}: this gained nothing that could be told from chance."
+
+
 def setting_sentence(summary: Mapping[str, Any]) -> str:
     """Where and with what it was timed."""
     return f"Timed on {device_text(summary)}: {workload_text(summary)}."

@@ -10,20 +10,26 @@ from rlnas.deploy import export
 from rlnas.errors import RunFolderError
 from rlnas.history import History
 from rlnas.run.folder import RunFolder, write_folder
-from rlnas.run.models import single_model
+from rlnas.run.models import model_path, single_model
 from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
     from rlnas.space import SubnetConfig
 
 
-def export_chosen(run: str | Path, out: str | Path, target_ratio: float | None = None) -> None:
+def export_chosen(
+    run: str | Path, out: str | Path, target_ratio: float | None = None, *, delivered: bool = False
+) -> Path:
     """Copy the chosen subnet of a finished run.
 
     Args:
         run: The run folder.
         out: The folder to write.
         target_ratio: Which one, of a run for several targets.
+        delivered: Whether it is to be as the run delivered it, also where it was fine-tuned since.
+
+    Returns:
+        What was copied.
 
     Raises:
         RunFolderError: If this is no finished run, it has several models and none is named or no such
@@ -31,7 +37,9 @@ def export_chosen(run: str | Path, out: str | Path, target_ratio: float | None =
     """
     folder = RunFolder(Path(run))
     folder.check()
-    best = single_model(folder, target_ratio) if folder.summary.is_file() else folder.best
+    best = folder.best
+    if folder.summary.is_file():
+        best = model_path(folder, single_model(folder, target_ratio), delivered=delivered)
     if not best.is_dir():
         raise RunFolderError(
             f"the run in {str(folder.path)!r} has chosen no subnet yet; finish it with --resume, "
@@ -41,6 +49,7 @@ def export_chosen(run: str | Path, out: str | Path, target_ratio: float | None =
     if best.resolve() in Path(out).resolve().parents:
         raise RunFolderError(f"{str(out)!r} lies in what is copied; give another folder (--out)")
     write_folder(Path(out), lambda path: shutil.copytree(best, path, dirs_exist_ok=True))
+    return best
 
 
 def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:

@@ -45,6 +45,8 @@ class RunFolder:
         self.phases = path / "phases.json"
         self.best = path / "best"
         self.models = path / "models"
+        self.finetuning = path / "finetuning"
+        self.finetuned_models = path / "finetuned"
         self.policy = path / "policy"
         self.controls = path / "controls"
         self.summary = path / "summary.json"

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from rlnas.run.folder import RunFolder
 
 
-def model_path(folder: RunFolder, model: Mapping[str, Any]) -> Path:
+def model_path(folder: RunFolder, model: Mapping[str, Any], *, delivered: bool = True) -> Path:
     """Where a model of a run lies.
 
     Args:
         folder: The run.
         model: What its summary says of the model, see `rlnas.report.models_of`.
+        delivered: Whether it is to be the model that the run delivered, also where that was fine-tuned
+            since, see `rlnas.run.finetuning`.
     """
+    finetuned = model.get("finetuned")
+    if finetuned and not delivered and (folder.path / finetuned["folder"]).is_dir():
+        return folder.path / str(finetuned["folder"])
     return folder.path / model["folder"] if "folder" in model else folder.best
 
 
@@ -48,8 +53,8 @@ def models_for(folder: RunFolder, target_ratio: float | None) -> list[Mapping[st
     return wanted
 
 
-def single_model(folder: RunFolder, target_ratio: float | None) -> Path:
-    """The one model of a run, or the one for a target.
+def single_model(folder: RunFolder, target_ratio: float | None) -> Mapping[str, Any]:
+    """The one model of a run, or the one for a target, as the summary tells of it.
 
     Raises:
         RunFolderError: If the run is not finished, has several models and none is named, or had no such
@@ -68,7 +73,7 @@ def single_model(folder: RunFolder, target_ratio: float | None) -> Path:
             f"the run in {str(folder.path)!r} has models for the target ratios {_targets(models)}; "
             "say which (--target-ratio)"
         )
-    return model_path(folder, models[0])
+    return models[0]
 
 
 def _targets(models: list[Mapping[str, Any]]) -> str:

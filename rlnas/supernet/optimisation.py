@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -105,6 +105,32 @@ def precision_context(precision: str, device: torch.device) -> AbstractContextMa
     return nullcontext()
 
 
+class Watch(Protocol):
+    """Looks at a model while it is trained; what it has seen belongs to the checkpoint."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the training is to end before its next step."""
+        ...
+
+    def after(self, n_done: int, n_batches: int) -> None:
+        """Called before the first step, and after each.
+
+        Args:
+            n_done: Steps done.
+            n_batches: Steps of one pass.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen: tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        ...
+
+
 def optimise(
     model: nn.Module,
     encoded: EncodedSplit,
@@ -112,6 +138,7 @@ def optimise(
     backward: Callable[[Batch, int], float],
     *,
     label: str,
+    watch: Watch | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
 ) -> None:
@@ -127,6 +154,7 @@ def optimise(
         backward: Called with a batch and the step; runs forward and backward passes and returns
             the loss to show.
         label: Name on the progress bar.
+        watch: Sees the model in evaluation mode between steps, and may end the training early.
         checkpoint: File to save to and go on from, removed at the end; None for none.
         progress: Whether to show a bar.
 
@@ -139,9 +167,13 @@ def optimise(
     device, last_save = next(model.parameters()).device, time.monotonic()
     with _training(model, freeze_embeddings=settings.freeze_embeddings) as trained, torch.random.fork_rng():
         optimiser = _adamw(trained, settings)
-        start = 0 if checkpoint is None else _restore(checkpoint, model, optimiser)
+        start = 0 if checkpoint is None else _restore(checkpoint, model, optimiser, watch)
+        if start == 0:
+            _look(watch, model, 0, n_batches)
         with tqdm(total=n_steps, initial=start, desc=label, disable=not progress or n_steps == 0) as bar:
             for step, indices in _steps(encoded, settings, n_batches, start):
+                if watch is not None and watch.is_over:
+                    break
                 torch.manual_seed(hash((settings.seed, step)))
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * settings.rate(step, n_steps)
@@ -153,8 +185,9 @@ def optimise(
                 optimiser.step()
                 bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 bar.update()
+                _look(watch, model, step + 1, n_batches)
                 if checkpoint is not None and time.monotonic() - last_save > settings.checkpoint_seconds:
-                    _save(checkpoint, model, optimiser, step + 1)
+                    _save(checkpoint, model, optimiser, watch, step + 1)
                     last_save = time.monotonic()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -179,6 +212,15 @@ def _training(model: nn.Module, *, freeze_embeddings: bool) -> Iterator[list[tup
             parameter.requires_grad_(True)
         for parameter in model.parameters():
             parameter.grad = None
+
+
+def _look(watch: Watch | None, model: nn.Module, n_done: int, n_batches: int) -> None:
+    """Let a watch see the model as it answers, and go on training."""
+    if watch is None:
+        return
+    model.eval()
+    watch.after(n_done, n_batches)
+    model.train()
 
 
 def _check_finite(loss: float, gradient: float, where: str, settings: Optimisation) -> None:
@@ -214,8 +256,12 @@ def _adamw(trained: list[tuple[str, nn.Parameter]], settings: Optimisation) -> t
     return torch.optim.AdamW(groups, fused=True)
 
 
-def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: Watch | None, step: int
+) -> None:
     state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+    if watch is not None:
+        state["watch"] = watch.state_dict()
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +271,7 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: 
         raise RunFolderError(f"cannot write the training checkpoint {str(path)!r}: {error}") from error
 
 
-def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: Watch | None) -> int:
     """Load a checkpoint; the step to go on with, 0 where there is none."""
     if not path.is_file():
         return 0
@@ -233,6 +279,8 @@ def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> 
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        if watch is not None:
+            watch.load_state_dict(state["watch"])
         return int(state["step"])
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         reason = first_line(error)

@@ -1,4 +1,4 @@
-"""Training of the shared weights and of single models.
+"""Training of the full model and of the shared weights.
 
 References:
     J. Yu, T. Huang. Universally slimmable networks and improved training techniques. ICCV 2019
@@ -13,44 +13,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
+from rlnas.supernet.distillation import distillation_loss
 from rlnas.supernet.importance import estimate_importance, order_by_importance, task_loss
 from rlnas.supernet.optimisation import Optimisation, optimise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from rlnas.space import SearchSpace
     from rlnas.supernet.encoding import Batch
-    from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split, Task
-
-
-def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """How far a student's logits are from a teacher's.
-
-    Kullback-Leibler divergence of the class probabilities; for one output (regression) the squared
-    error, as a divergence over a single logit is always zero.
-
-    Args:
-        student: Shape ``(batch, num_labels)``.
-        teacher: As `student`; no gradient flows into it.
-    """
-    goal = teacher.detach().float()
-    if student.shape[1] == 1:
-        return F.mse_loss(student.float(), goal)
-    return F.kl_div(
-        F.log_softmax(student.float(), dim=1),
-        F.log_softmax(goal, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,55 +135,6 @@ class SandwichTrainer:
             replace(self.optimisation, epochs=self.epochs),
             backward,
             label="share the weights",
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SubnetFinisher:
-    """The last short training of a chosen subnet, taught by labels and by the full model.
-
-    Attributes:
-        optimisation: Settings of the optimiser.
-        teacher_weight: Share of the teacher's answers in the loss, in [0, 1].
-    """
-
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=1))
-    teacher_weight: float = 0.5
-
-    def finish(
-        self,
-        subnet: SubnetModel,
-        supernet: Supernet,
-        split: Split,
-        *,
-        checkpoint: Path | None = None,
-        progress: bool = True,
-    ) -> None:
-        """Train a stand-alone subnet in place; the supernet stays as it is.
-
-        Raises:
-            TrainingError: If the loss is not a finite number.
-        """
-        full = supernet.shape.full
-
-        def backward(batch: Batch, _step: int) -> float:
-            with torch.no_grad():
-                teacher = supernet.forward(full, batch)
-            student = subnet(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-            loss = (1 - self.teacher_weight) * task_loss(student, batch.labels)
-            loss = loss + self.teacher_weight * distillation_loss(student, teacher)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.item()
-
-        supernet.model.eval()  # type: ignore[no-untyped-call]
-        optimise(
-            subnet,
-            supernet.encode(split),
-            self.optimisation,
-            backward,
-            label="finish the subnet",
             checkpoint=checkpoint,
             progress=progress,
         )

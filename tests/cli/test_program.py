@@ -33,7 +33,7 @@ def test_an_interrupt_says_how_to_go_on(world, tmp_path, capsys, monkeypatch):
 
 
 def test_what_cannot_be_resumed_does_not_say_so(tmp_path, capsys, monkeypatch):
-    def interrupt(folder, out, target_ratio):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rlnas.run.export, "export_chosen", interrupt)

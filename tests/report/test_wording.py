@@ -11,6 +11,7 @@ from rlnas.report.wording import (
     as_sentence,
     device_text,
     evaluation_sentence,
+    finetuned_sentence,
     interval,
     latency_model_sentence,
     latency_sentence,
@@ -101,6 +102,34 @@ def test_the_loss_is_said_with_its_doubt(
     summary |= {"loss_points": loss, "loss_ci": bounds}
     for part in parts:
         assert part in accuracy_sentence(summary)
+
+
+@pytest.mark.parametrize(
+    ("gain", "bounds", "part"),
+    [
+        (
+            1.5,
+            [0.5, 2.5],
+            "1.5 points more than as delivered (95 % interval of the gain 0.5 to 2.5, paired).",
+        ),
+        (0.5, [-0.5, 1.5], "-0.5 to 1.5, paired): this gained nothing that could be told from chance."),
+        (-0.5, [-1.5, 0.5], "0.5 points less than as delivered"),
+        (-1.5, [-2.5, -0.5], "-2.5 to -0.5, paired): this made it worse."),
+        (0.0, [0.0, 0.0], "with the same answers as delivered: this gained nothing."),
+    ],
+)
+def test_what_a_finetuning_gained_is_said_plainly(summary: dict[str, Any], gain, bounds, part):
+    told = {"folder": "finetuned", "accuracy": 0.8761, "n_items": 1821, "split": "test"}
+    summary["finetuned"] = {**told, "gain_points": gain, "gain_ci": bounds}
+    sentence = finetuned_sentence(summary)
+    assert sentence.startswith(
+        "Fine-tuned further (finetuned), it has accuracy 0.876 on the 1,821 items of the test split, "
+    )
+    assert part in sentence
+
+
+def test_without_a_finetuning_nothing_is_said_of_one(summary: dict[str, Any]):
+    assert finetuned_sentence(summary) == ""
 
 
 def test_metrics_have_names(summary: dict[str, Any]):

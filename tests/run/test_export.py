@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from rlnas.errors import HistoryError, RunFolderError
 from rlnas.history import History
 from rlnas.run.export import check_free, export_chosen, export_trial
-from rlnas.run.folder import write_json
+from rlnas.run.folder import read_json, write_json
 from rlnas.space import SubnetConfig
 from rlnas.supernet import Supernet
 
@@ -30,6 +30,17 @@ def begun(tmp_path):
 def test_the_chosen_subnet_is_copied(finished, tmp_path):
     export_chosen(finished, tmp_path / "small")
     assert files_of(tmp_path / "small") == files_of(finished / "best")
+
+
+def test_the_model_that_was_trained_further_is_copied_unless_the_delivered_one_is_asked_for(run, tmp_path):
+    (run / "finetuned").mkdir()
+    (run / "finetuned" / "here").write_text("")
+    write_json(
+        run / "summary.json", {**read_json(run / "summary.json"), "finetuned": {"folder": "finetuned"}}
+    )
+    assert export_chosen(run, tmp_path / "small") == run / "finetuned"
+    assert files_of(tmp_path / "small") == {"here": b""}
+    assert export_chosen(run, tmp_path / "other", delivered=True) == run / "best"
 
 
 def test_an_empty_folder_is_filled(finished, tmp_path):

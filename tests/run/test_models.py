@@ -22,9 +22,10 @@ def several(run):
 def test_a_run_for_one_target_has_one_model(run):
     folder = RunFolder(run)
     (model,) = models_for(folder, None)
-    assert model_path(folder, model) == single_model(folder, None) == run / "best"
+    assert single_model(folder, None) == model
+    assert model_path(folder, model) == run / "best"
     assert models_for(folder, 0.3) == [model]  # a target of one's own does not choose
-    assert single_model(folder, model["target_ratio"]) == run / "best"
+    assert single_model(folder, model["target_ratio"]) == model
 
 
 def test_a_run_for_several_targets_has_several(several):
@@ -34,7 +35,16 @@ def test_a_run_for_several_targets_has_several(several):
         several.models / "0.5",
     ]
     assert models_for(several, 0.5) == models[1:]
-    assert single_model(several, 0.25) == several.models / "0.25"
+    assert single_model(several, 0.25) == models[0]
+
+
+def test_a_model_that_was_trained_further_is_there_beside_the_delivered_one(run):
+    folder, model = RunFolder(run), {"finetuned": {"folder": "finetuned"}}
+    assert model_path(folder, model, delivered=False) == run / "best"  # where it has been deleted
+    folder.finetuned_models.mkdir()
+    assert model_path(folder, model, delivered=False) == run / "finetuned"
+    assert model_path(folder, model) == run / "best"
+    assert model_path(folder, {}, delivered=False) == run / "best"
 
 
 def test_a_model_that_is_not_there_is_refused(several):

@@ -368,3 +368,82 @@ def test_a_training_goes_on_after_its_last_checkpoint_with_the_same_items(bert, 
     train(bert, settings, backward)
     assert steps == resumed
     assert changed(broken, bert) == set()
+
+
+# A watch
+
+
+class Counting:
+    """A watch that ends the training after some steps, and counts what it sees."""
+
+    def __init__(self, end):
+        self.end, self.seen = end, []
+
+    @property
+    def is_over(self):
+        return len(self.seen) > self.end
+
+    def after(self, n_done, n_batches):
+        self.seen.append((n_done, n_batches))
+
+    def state_dict(self):
+        return {"seen": [list(pair) for pair in self.seen]}
+
+    def load_state_dict(self, state):
+        self.seen = [tuple(pair) for pair in state["seen"]]
+
+
+def test_a_watch_looks_before_the_first_step_and_after_each(bert):
+    watch = Counting(end=99)
+    train(bert, watch=watch)
+    assert watch.seen == [(step, 3) for step in range(7)]
+
+
+def test_a_watch_sees_the_model_in_evaluation_mode_and_the_training_goes_on_in_its_own(bert):
+    modes, watch = [], Counting(end=99)
+    watch.after = lambda *_: modes.append(bert.model.training)
+
+    def backward(batch, step):
+        assert bert.model.training
+        return plain_backward(bert)(batch, step)
+
+    train(bert, backward=backward, watch=watch)
+    assert modes == [False] * 7
+
+
+def test_a_watch_ends_the_training(bert):
+    watch, losses = Counting(end=4), []
+    train(bert, backward=plain_backward(bert, losses), watch=watch)
+    assert len(losses) == 4
+
+
+@pytest.mark.parametrize("moment", [1, 3, 4])
+def test_what_a_watch_has_seen_belongs_to_the_checkpoint(bert, tmp_path, moment):
+    settings = Optimisation(epochs=2, batch_size=8, checkpoint_seconds=0.0, precision="float32")
+    moments = [moment]
+
+    def backward(batch, step):
+        if step in moments:
+            moments.remove(step)
+            raise InterruptedError
+        return plain_backward(bert)(batch, step)
+
+    with pytest.raises(InterruptedError):
+        train(bert, settings, backward, checkpoint=tmp_path / "t.pt", watch=Counting(end=5))
+    watch = Counting(end=5)
+    train(bert, settings, backward, checkpoint=tmp_path / "t.pt", watch=watch)
+    assert watch.seen == [(step, 3) for step in range(6)]
+
+
+def test_a_checkpoint_without_what_the_watch_has_seen_is_refused(bert, tmp_path):
+    settings = Optimisation(epochs=1, batch_size=8, checkpoint_seconds=0.0)
+
+    def backward(batch, step):
+        if step == 2:
+            raise InterruptedError
+        return plain_backward(bert)(batch, step)
+
+    with pytest.raises(InterruptedError):
+        train(bert, settings, backward, checkpoint=tmp_path / "t.pt")
+    with pytest.raises(RunFolderError, match="is damaged; delete it to train from the start: 'watch'"):
+        train(bert, settings, backward, checkpoint=tmp_path / "t.pt", watch=Counting(end=5))

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from torch.nn import functional as F
 
 from rlnas.errors import CheckpointError, RunFolderError, TrainingError
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig, UniformSpace
-from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, Supernet, optimisation
+from rlnas.supernet import FullTrainer, SandwichTrainer, Supernet, optimisation
 from rlnas.supernet.importance import task_loss
 from rlnas.supernet.inference import predict
 from rlnas.supernet.optimisation import Optimisation
-from rlnas.supernet.training import distillation_loss, narrowest_subnet, prepare, sample_by_size
+from rlnas.supernet.training import narrowest_subnet, prepare, sample_by_size
 
 FAST = Optimisation(
     epochs=6, batch_size=16, learning_rate=2e-3, head_learning_rate=5e-3, precision="float32"
@@ -45,50 +44,6 @@ def mean_loss(supernet, config, split):
     batch = tiny.one_batch(supernet, split)
     with torch.inference_mode():
         return task_loss(supernet.forward(config, batch), batch.labels).item()
-
-
-# Losses
-
-
-def test_the_divergence_of_classes_is_zero_for_equal_answers_and_else_positive():
-    teacher = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
-    assert distillation_loss(teacher + 5.0, teacher).item() == pytest.approx(0.0, abs=1e-6)
-    student = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
-    p, q = F.softmax(teacher, dim=1), F.softmax(student, dim=1)
-    expected = (p * (p.log() - q.log())).sum(dim=1).mean()
-    torch.testing.assert_close(distillation_loss(student, teacher), expected)
-
-
-def test_no_gradient_flows_into_the_teacher():
-    teacher = torch.zeros(2, 3, requires_grad=True)
-    student = torch.ones(2, 3, requires_grad=True)
-    (distillation_loss(student, teacher) + student.sum()).backward()
-    assert teacher.grad is None
-
-
-def test_a_regressions_student_learns_from_squared_error_where_a_divergence_would_teach_nothing():
-    teacher = torch.tensor([[1.0], [-2.0]])
-    student = torch.tensor([[0.5], [0.0]], requires_grad=True)
-    divergence = F.kl_div(
-        F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1), reduction="batchmean", log_target=True
-    )
-    (gradient,) = torch.autograd.grad(divergence, student)
-    assert divergence.item() == 0
-    assert gradient.tolist() == [[0.0], [0.0]]
-    loss = distillation_loss(student, teacher)
-    (gradient,) = torch.autograd.grad(loss, student)
-    assert loss.item() == pytest.approx((0.25 + 4.0) / 2)
-    assert gradient.tolist() == [[-0.5], [2.0]]
-
-
-def test_a_narrow_subnet_of_a_regression_gets_gradients_from_its_teacher(checkpoints):
-    supernet = Supernet.from_pretrained(checkpoints["bert"], tiny.make_task(()))
-    batch = tiny.padded_batch(supernet, tiny.make_split(6, num_labels=1))
-    with torch.no_grad():
-        teacher = supernet.forward(supernet.shape.full, batch)
-    narrow = SubnetConfig((LayerConfig(1, 12),) * tiny.NUM_LAYERS)
-    distillation_loss(supernet.forward(narrow, batch), teacher).backward()
-    assert supernet.model.layers[0].ffn.inner.weight.grad[:12].abs().sum() > 0
 
 
 # Which weights a subnet trains
@@ -300,35 +255,6 @@ def test_importance_is_estimated_on_as_many_items_as_asked_for(bert, monkeypatch
     assert set(seen[0]) <= set(split.texts)
 
 
-# The last pass
-
-
-def test_finishing_improves_the_subnet_and_leaves_the_supernet(fresh):
-    task = tiny.learnable_task()
-    FullTrainer(FAST).train(fresh, task, progress=False)
-    subnet = fresh.extract(SubnetConfig((LayerConfig(2, 24), LayerConfig(0, 0), LayerConfig(1, 12))))
-    encoded, before = fresh.encode(task.train), weights_of(fresh.model)
-    early = np.mean(predict(subnet, encoded) == task.train.labels)
-    SubnetFinisher(replace(FAST, epochs=10)).finish(subnet, fresh, task.train, progress=False)
-    late = np.mean(predict(subnet, encoded) == task.train.labels)
-    assert late > max(0.8, early - 1e-9)
-    assert same_weights(before, fresh.model.state_dict())
-    assert not subnet.training
-
-
-def test_with_all_weight_on_the_teacher_labels_do_not_matter(fresh):
-    results = []
-    for labels in (0, 1):
-        split = tiny.learnable_task().train
-        split.labels[:] = labels
-        subnet = fresh.extract(SubnetConfig((LayerConfig(1, 12),) * 3))
-        SubnetFinisher(Optimisation(epochs=1, batch_size=16), teacher_weight=1.0).finish(
-            subnet, fresh, split, progress=False
-        )
-        results.append(weights_of(subnet))
-    assert same_weights(*results)
-
-
 # Interruption
 
 
@@ -361,18 +287,9 @@ def share(encoder, checkpoint, settings):
     return supernet.model
 
 
-def finish(encoder, checkpoint, settings):
-    supernet = Supernet.from_pretrained(encoder, tiny.learnable_task())
-    subnet = supernet.extract(SubnetConfig((LayerConfig(1, 12), LayerConfig(0, 0), LayerConfig(4, 0))))
-    SubnetFinisher(settings).finish(
-        subnet, supernet, tiny.learnable_task().train, checkpoint=checkpoint, progress=False
-    )
-    return subnet
-
-
 @pytest.mark.parametrize(
     ("train", "moment"),
-    [(fine_tune, 1), (fine_tune, 4), (fine_tune, 7), (share, 3), (share, 7), (finish, 6)],
+    [(fine_tune, 1), (fine_tune, 4), (fine_tune, 7), (share, 3), (share, 7)],
 )
 def test_an_interrupted_training_ends_with_the_weights_of_an_unbroken_one(
     encoder, tmp_path, monkeypatch, train, moment
