@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlnas.deploy import Certificate
-    from rlnas.evaluation import SupernetEvaluator
+    from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
     from rlnas.history import Result
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.folder import RunFolder
@@ -43,7 +43,7 @@ MAX_CERTIFIED = 2
 def deliver(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator,
+    evaluator: SupernetEvaluator | FoldedEvaluator,
     result: Result,
     folder: RunFolder,
     *,
@@ -101,7 +101,9 @@ def end_delivery(folder: RunFolder) -> None:
     write_report(folder.path)
 
 
-def _expected_accuracies(inputs: Inputs, evaluator: SupernetEvaluator, result: Result) -> dict[int, float]:
+def _expected_accuracies(
+    inputs: Inputs, evaluator: SupernetEvaluator | FoldedEvaluator, result: Result
+) -> dict[int, float]:
     """By number of a trial: the best of many noisy accuracies flatters, its neighbours know better.
 
     Nothing where single answers were not kept, so that nobody knows how noisy the metric is.
@@ -148,7 +150,7 @@ def _delivered(
         logger.info("certified at %.3f, which misses the target: taking the next candidate", ratio)
         write_steps(goal.steps, steps, n_trials)
         chosen = following
-    model = describe_model(inputs, goal, chosen, certificate, steps, choice.confirmations)
+    model = describe_model(job, inputs, goal, chosen, certificate, steps, choice.confirmations)
     write_json(goal.folder / "certificate.json", {**certificate.to_dict(), "steps": model["steps"]})
     goal.delivered.parent.mkdir(exist_ok=True)
     write_json(goal.delivered, {"n_trials": n_trials, "model": model})

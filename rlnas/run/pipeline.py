@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rlnas.run.accounting import read_cost
 from rlnas.run.added import describe_added
 from rlnas.run.baseline import baseline_beside, half_the_cores
 from rlnas.run.delivery import deliver, end_delivery
+from rlnas.run.folds import train_folds
 from rlnas.run.folder import RunFolder, read_json, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import prepare_inputs
@@ -54,8 +56,10 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         return read_json(folder.summary)
     with folder.held(), half_the_cores(job.device):
         inputs = prepare_inputs(job, folder, progress=progress)
+        job = job.for_items(len(inputs.task.train), inputs.task.n_folds)
         with baseline_beside(job, inputs.task, folder):
             train_supernet(job, inputs.supernet, inputs.space, inputs.task, folder, progress=progress)
+            inputs = replace(inputs, folds=train_folds(job, inputs, folder, progress=progress))
             with folder.phase("search"):
                 evaluator = make_evaluator(job, inputs)
                 searched = run_search(job, inputs, evaluator, folder, progress=progress)
