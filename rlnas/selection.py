@@ -114,7 +114,7 @@ def honest_interval(
 
 
 def _resamples(n_items: int, seed: int) -> Iterator[FloatArray]:
-    """How often each item was drawn, shape ``(n_items,)``; those that leave no item over are passed over."""
+    """How often each item was drawn, shape ``(n_items,)``; some item is always left over."""
     rng = np.random.default_rng(seed)
     n_left = N_RESAMPLES
     while n_left:

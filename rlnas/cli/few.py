@@ -22,8 +22,8 @@ def add_few_flags(parser: argparse.ArgumentParser) -> None:
         "--folds",
         type=int,
         metavar="K",
-        help="let every item serve training and search in turn: K supernets, each trained without the items "
-        "that it judges. 0 carves a search split. By default 5 below 1,333 labelled items, else 0",
+        help="let every item serve training and search in turn: K supernets, each trained without the "
+        "items that it judges. 0 carves a search split. By default 5 below 1,333 labelled items, else 0",
     )
     group.add_argument(
         "--min-steps",

@@ -49,7 +49,7 @@ def assign_folds(
             class fall into one.
     """
     if n_folds < 2:
-        raise DataError(f"folds must be at least 2, or 0 for a carved search split, but got folds={n_folds}")
+        raise DataError(f"folds must be at least 2, or 0 to carve a search split, but got folds={n_folds}")
     if n_folds > len(split):
         raise DataError(
             f"folds={n_folds} is more than the {len(split)} labelled items; ask for at most {len(split)}"
@@ -76,9 +76,7 @@ def assign_folds(
     return folds
 
 
-def _groups(
-    items: Sequence[tuple[str, ...]], order: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.int64]]:
+def _groups(items: Sequence[tuple[str, ...]], order: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Items that have to stay together, the largest groups first, else in the order given."""
     owner_of: dict[str, int] = {}
     parent = list(range(len(items)))

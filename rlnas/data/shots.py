@@ -11,6 +11,8 @@ from rlnas.data.splits import by_priority, normal_items, quotas, strata_of
 from rlnas.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from rlnas.task import Split
 
 LEAST_PER_CLASS = 2
@@ -49,7 +51,7 @@ def draw_shots(split: Split, n_items: int, *, seed: int, label_names: tuple[str,
     return split.take(np.sort(np.concatenate(chosen)))
 
 
-def _places(strata: np.ndarray[tuple[int], np.dtype[np.int64]], n_items: int, names: tuple[str, ...]) -> list[int]:
+def _places(strata: npt.NDArray[np.int64], n_items: int, names: tuple[str, ...]) -> list[int]:
     """Items of each stratum: two of each class, the rest in proportion."""
     counts = np.bincount(strata, minlength=len(names))
     if not names:
@@ -60,5 +62,8 @@ def _places(strata: np.ndarray[tuple[int], np.dtype[np.int64]], n_items: int, na
             f"the class {names[rare[0]]!r} has {counts[rare[0]]} labelled items, but with shots={n_items} "
             f"every class needs at least {LEAST_PER_CLASS}; give more of them, or remove the class"
         )
-    rest = quotas(counts - LEAST_PER_CLASS, n_items - LEAST_PER_CLASS * len(names)) if n_items > LEAST_PER_CLASS * len(names) else [0] * len(names)
+    n_given = LEAST_PER_CLASS * len(names)
+    rest = (
+        [0] * len(names) if len(strata) == n_given else quotas(counts - LEAST_PER_CLASS, n_items - n_given)
+    )
     return [LEAST_PER_CLASS + count for count in rest]

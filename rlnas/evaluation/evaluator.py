@@ -101,7 +101,7 @@ class SupernetEvaluator:
             )
         if split is None and task.folds is not None:
             raise ValueError(
-                f"the task {task.name!r} has {task.n_folds} folds, so its search items are its training items; "
+                f"the task {task.name!r} has {task.n_folds} folds, so it is searched on what it trains on; "
                 "judge with FoldedEvaluator, or give a split"
             )
         if racing is not None and task.metric != "accuracy":

@@ -22,7 +22,7 @@ from rlnas.run.training import finish_subnet
 from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rlnas.deploy import Certificate
     from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
@@ -47,7 +47,7 @@ def deliver(
     result: Result,
     folder: RunFolder,
     *,
-    added: dict[str, Any],
+    told: Mapping[str, Any],
     progress: bool,
 ) -> dict[str, Any]:
     """Measure the finalists, finish and certify the chosen ones, write summary and report.
@@ -61,7 +61,7 @@ def deliver(
         evaluator: What it was judged by.
         result: What it found.
         folder: The run.
-        added: What the search added, see `rlnas.run.added`.
+        told: What the summary says beside that, e.g. what the search added.
         progress: Whether to show bars.
 
     Returns:
@@ -89,7 +89,7 @@ def deliver(
         ]
     else:
         summary |= models[0]
-    summary["added"] = added
+    summary |= told
     write_json(folder.summary, summary)
     end_delivery(folder)
     return summary

@@ -136,7 +136,9 @@ def _latency_model(inputs: Inputs) -> dict[str, Any]:
     return {**values, "notes": list(table.notes), "foreign_note": table.foreign_note}
 
 
-def _evaluation(job: Job, evaluator: SupernetEvaluator | FoldedEvaluator, folder: RunFolder) -> dict[str, Any]:
+def _evaluation(
+    job: Job, evaluator: SupernetEvaluator | FoldedEvaluator, folder: RunFolder
+) -> dict[str, Any]:
     """What the search spent on judging subnets, and how it did that."""
     racing = job.racing
     return {

@@ -70,3 +70,10 @@ def _check_apart(run: str, earlier: Task, task: Task) -> None:
 
 def _judging(task: Task) -> tuple[Split, Split]:
     return task.search, task.final
+
+
+def describe_start(run: str) -> dict[str, str | None]:
+    """The earlier run, as ``from_run`` in ``summary.json``: its folder's name and its task."""
+    path = Path(run)
+    data = RunFolder(path).data
+    return {"run": path.resolve().name, "task": read_task(data).name if data.is_dir() else None}
