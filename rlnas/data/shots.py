@@ -52,7 +52,7 @@ def draw_shots(split: Split, n_items: int, *, seed: int, label_names: tuple[str,
 
 
 def _places(strata: npt.NDArray[np.int64], n_items: int, names: tuple[str, ...]) -> list[int]:
-    """Items of each stratum: two of each class, the rest in proportion."""
+    """Items of each stratum, in proportion, but two of each class at least."""
     counts = np.bincount(strata, minlength=len(names))
     if not names:
         return quotas(counts, n_items)
@@ -62,8 +62,9 @@ def _places(strata: npt.NDArray[np.int64], n_items: int, names: tuple[str, ...])
             f"the class {names[rare[0]]!r} has {counts[rare[0]]} labelled items, but with shots={n_items} "
             f"every class needs at least {LEAST_PER_CLASS}; give more of them, or remove the class"
         )
-    n_given = LEAST_PER_CLASS * len(names)
-    rest = (
-        [0] * len(names) if len(strata) == n_given else quotas(counts - LEAST_PER_CLASS, n_items - n_given)
-    )
-    return [LEAST_PER_CLASS + count for count in rest]
+    places = quotas(counts, n_items)
+    for short in (index for index, count in enumerate(places) if count < LEAST_PER_CLASS):
+        for _ in range(LEAST_PER_CLASS - places[short]):
+            places[int(np.argmax(places))] -= 1
+            places[short] += 1
+    return places
