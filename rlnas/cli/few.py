@@ -29,7 +29,7 @@ def add_few_flags(parser: argparse.ArgumentParser) -> None:
         "--min-steps",
         type=int,
         metavar="N",
-        help="further passes until each training has taken N steps; by default 60 with folds, else 0",
+        help="further passes until each training has taken N steps; by default 40 with folds, else 0",
     )
     group.add_argument(
         "--from-run",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-FOLDED_STEPS = 60
+FOLDED_STEPS = 40
 """Steps below which a few hundred items teach little: see `docs/guides/small_data.md`."""
 
 
