@@ -2,9 +2,10 @@
 # Every GPU check and benchmark, in under ten minutes on one GPU.
 #
 #   benchmarks/gpu_suite.sh                       on cuda, results below runs/gpu
-#   STEPS="model search" benchmarks/gpu_suite.sh  some steps only: tests equivalence model search throughput
+#   STEPS="model search" benchmarks/gpu_suite.sh  some steps only: tests equivalence model search throughput compress
 #   FAKE=1 SHAPE=tiny benchmarks/gpu_suite.sh     the same path on a CPU behind a fake GPU, to try the script itself
 #
+# DATA names a folder with the tasks' folders (sst2, ...); without it nothing is compressed beside other methods.
 # Needs what `pip install '.[test]'` installs; PYTHON names the interpreter. Where uploads are small,
 # `python -m benchmarks.half_minilm` writes MiniLM in half of its size; put that folder on PYTHONPATH.
 set -euo pipefail
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.."
 DEVICE=${DEVICE:-cuda}
 SHAPE=${SHAPE:-bert-base}
 OUT=${OUT:-runs/gpu}
-STEPS=${STEPS:-tests equivalence model search throughput}
+STEPS=${STEPS:-tests equivalence model search throughput compress}
 DTYPE=${DTYPE:-bfloat16}
 PYTHON=${PYTHON:-python}
 RUN=("$PYTHON")
@@ -67,6 +68,12 @@ fi
 if wanted throughput "512 subnets of $SHAPE shapes on 872 items, in bfloat16"; then
   "${RUN[@]}" -m benchmarks.throughput --model "$OUT/checkpoint" --device "$DEVICE" --configs "${CONFIGS:-512}" \
     --items "${ITEMS:-872}" --out "$OUT/throughput.jsonl"
+fi
+
+if [ -n "${DATA:-}" ] && wanted compress "compressed models at equal measured latency, on the tasks below DATA"; then
+  "${RUN[@]}" -m benchmarks.compression --data "$DATA" --device "$DEVICE" --threads 0 --tasks ${TASKS:-sst2 sms_spam} \
+    --seeds 1 --targets 0.5 --train-items "${TRAIN_ITEMS:-4000}" --trials "${BUDGET:-150}" \
+    --cache "$OUT/compression" --out "$OUT/compression.jsonl"
 fi
 
 printf '\n== done in %d seconds ==\n' "$SECONDS"

@@ -81,7 +81,8 @@ def score_interval(
     Args:
         metric: One of `rlnas.task.METRICS`.
         labels: Shape ``(n,)``.
-        predictions: Shape ``(n,)``.
+        predictions: Shape ``(n,)``; or ``(runs, n)``, of several seeds on the same items: then the interval
+            is that of the mean of their scores, always by a bootstrap.
         confidence: Probability that the interval covers, in (0, 1).
         seed: Equal seeds give equal resamples.
 
@@ -89,10 +90,10 @@ def score_interval(
         EvaluationError: As `score`, or if the confidence is outside (0, 1).
     """
     _check_confidence(confidence)
-    true, predicted = _checked(metric, labels, predictions)
-    if metric == "accuracy":
-        return wilson_interval(int(np.count_nonzero(true == predicted)), len(true), confidence)
-    return _percentiles(_resampled_scores(metric, true, [predicted], seed)[:, 0], confidence)
+    true, runs = _checked_runs(metric, labels, predictions)
+    if metric == "accuracy" and len(runs) == 1:
+        return wilson_interval(int(np.count_nonzero(true == runs[0])), len(true), confidence)
+    return _percentiles(_resampled_scores(metric, true, runs, seed).mean(axis=1), confidence)
 
 
 @lru_cache(maxsize=65536)
@@ -125,8 +126,9 @@ def difference_interval(
     Args:
         metric: One of `rlnas.task.METRICS`.
         labels: Shape ``(n,)``.
-        first: Shape ``(n,)``; predictions of one model.
-        second: Shape ``(n,)``; predictions of the other.
+        first: Shape ``(n,)``; predictions of one model. Or ``(runs, n)``, of several seeds on the same
+            items: then the mean of their scores counts.
+        second: As `first`, of the other model.
         confidence: Probability that the interval covers, in (0, 1).
         seed: Equal seeds give equal resamples.
 
@@ -134,10 +136,21 @@ def difference_interval(
         EvaluationError: As `score`, or if the confidence is outside (0, 1).
     """
     _check_confidence(confidence)
-    true, one = _checked(metric, labels, first)
-    _, other = _checked(metric, labels, second)
-    scores = _resampled_scores(metric, true, [one, other], seed)
-    return _percentiles(scores[:, 1] - scores[:, 0], confidence)
+    true, ones = _checked_runs(metric, labels, first)
+    _, others = _checked_runs(metric, labels, second)
+    scores = _resampled_scores(metric, true, [*ones, *others], seed)
+    before, after = scores[:, : len(ones)], scores[:, len(ones) :]
+    return _percentiles(after.mean(axis=1) - before.mean(axis=1), confidence)
+
+
+def _checked_runs(
+    metric: str, labels: npt.ArrayLike, predictions: npt.ArrayLike
+) -> tuple[npt.NDArray[np.generic], list[npt.NDArray[np.generic]]]:
+    """Labels, and the predictions of each run: one for an array of one dimension."""
+    given = np.asarray(predictions)
+    rows = list(given) if given.ndim == 2 and len(given) else [given]
+    checked = [_checked(metric, labels, row) for row in rows]
+    return checked[0][0], [row for _, row in checked]
 
 
 def _checked(

@@ -219,6 +219,28 @@ def test_difference_is_the_second_minus_the_first(metric):
     assert swapped == pytest.approx((-high, -low))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_several_runs_on_the_same_items_count_by_the_mean_of_their_scores(metric):
+    labels, first = make_answers(metric, 200, seed=0)
+    _, second = make_answers(metric, 200, seed=0)
+    second[:20] = labels[:20]
+    runs = np.stack([first, second, labels])
+    mean = np.mean([score(metric, labels, run) for run in runs])
+    low, high = score_interval(metric, labels, runs)
+    assert low < mean < high
+    assert difference_interval(metric, labels, runs, runs[::-1]) == pytest.approx((0, 0))
+    single = difference_interval(metric, labels, first, labels)
+    assert difference_interval(metric, labels, first[None], labels[None]) == single
+    low, high = difference_interval(metric, labels, np.stack([first, first]), np.stack([labels, first]))
+    assert (low, high) == pytest.approx((single[0] / 2, single[1] / 2))
+
+
+def test_one_run_alone_keeps_the_interval_of_wilson():
+    labels, predictions = make_answers("accuracy", 100, seed=0)
+    expected = score_interval("accuracy", labels, predictions)
+    assert score_interval("accuracy", labels, predictions[None]) == expected
+
+
 def test_pairing_makes_the_interval_of_a_difference_narrow():
     labels, first = make_answers("accuracy", 400, seed=0)
     second = first.copy()

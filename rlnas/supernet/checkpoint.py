@@ -67,13 +67,12 @@ def load_checkpoint(
     config = _read_config(name, trust_remote_code)
     family = family_of(config.model_type, name)
     chosen = native_pooling(name) if pooling is None else pooling
-    if chosen not in POOLINGS:
-        raise CheckpointError(f"pooling must be one of {', '.join(POOLINGS)}, but got pooling={chosen!r}")
+    check_pooling(chosen)
     _check_sizes(family, config, name)
     num_labels = len(config.id2label or {}) if task is None else task.num_labels
     weights, missing = _read_weights(name, num_labels)
     tokenizer = _read_tokenizer(name, trust_remote_code)
-    ours = SubnetModelConfig(**_sizes(family, config, chosen), **_labels(config, task))
+    ours = SubnetModelConfig(**_sizes(family, config, chosen), **labels_of(config, task))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         result = SubnetModel(ours)
@@ -81,9 +80,19 @@ def load_checkpoint(
     has_head = missing.isdisjoint(head) and chosen == "cls"
     _copy_weights(result, family, weights, missing, name)
     if has_head and task is not None and not task.is_regression:
-        has_head = _fit_labels(result, config, task)
+        has_head = fit_labels(result, config, task)
     result.eval()  # type: ignore[no-untyped-call]
     return Checkpoint(result, tokenizer, fine_tuned=has_head)
+
+
+def check_pooling(pooling: str) -> None:
+    """Refuse what does not stand for a text.
+
+    Raises:
+        CheckpointError: If the pooling is none of `POOLINGS`.
+    """
+    if pooling not in POOLINGS:
+        raise CheckpointError(f"pooling must be one of {', '.join(POOLINGS)}, but got pooling={pooling!r}")
 
 
 @contextmanager
@@ -239,7 +248,7 @@ def with_new_head(model: SubnetModel, task: Task, seed: int) -> SubnetModel:
     sizes = {key: value for key, value in model.config.to_dict().items() if key not in named}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        result = SubnetModel(SubnetModelConfig(**{**sizes, **_labels(model.config, task)}))
+        result = SubnetModel(SubnetModelConfig(**{**sizes, **labels_of(model.config, task)}))
     old = dict(model.named_parameters())
     with torch.no_grad():
         for name, parameter in result.named_parameters():
@@ -249,7 +258,8 @@ def with_new_head(model: SubnetModel, task: Task, seed: int) -> SubnetModel:
     return result
 
 
-def _labels(config: PretrainedConfig, task: Task | None) -> dict[str, Any]:
+def labels_of(config: PretrainedConfig, task: Task | None) -> dict[str, Any]:
+    """What a config says of its outputs: the task's labels, or without one those of the checkpoint."""
     if task is None:
         kind = "regression" if config.num_labels == 1 else "single_label_classification"
         return {"id2label": config.id2label, "label2id": config.label2id, "problem_type": kind}
@@ -282,7 +292,7 @@ def _copy_weights(
         own[ours].data.copy_(weights[theirs])
 
 
-def _fit_labels(model: SubnetModel, config: PretrainedConfig, task: Task) -> bool:
+def fit_labels(model: SubnetModel, config: PretrainedConfig, task: Task) -> bool:
     """Put a head's outputs into the task's order of labels; False if it was made for other labels.
 
     Names that say nothing (``LABEL_0``, ``0``) are taken in their order.

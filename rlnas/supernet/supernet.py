@@ -19,6 +19,7 @@ from rlnas.supernet.checkpoint import check_vocabulary, load_checkpoint, quiet_t
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.importance import Importance
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
+from rlnas.supernet.own_checkpoint import is_own, load_own
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -80,7 +81,8 @@ class Supernet:
         """Start from a BERT, RoBERTa, DistilBERT or ELECTRA checkpoint.
 
         Args:
-            model: A hub name or a local folder.
+            model: A hub name or a local folder; also a full model that a run or `rlnas.deploy.export`
+                has written, whose code is not run.
             task: Its labels shape the classifier; None keeps the labels of the checkpoint.
             pooling: ``"cls"`` or ``"mean"``; None takes what the checkpoint was made for.
             max_seq_len: Longer texts are cut to this many tokens.
@@ -91,7 +93,10 @@ class Supernet:
         Raises:
             CheckpointError: If it cannot be read or is of no supported family.
         """
-        loaded = load_checkpoint(model, task, pooling, seed=seed, trust_remote_code=trust_remote_code)
+        if is_own(model):
+            loaded = load_own(model, task, pooling, seed=seed)
+        else:
+            loaded = load_checkpoint(model, task, pooling, seed=seed, trust_remote_code=trust_remote_code)
         return cls(
             loaded.model.to(device),  # type: ignore[arg-type]
             loaded.tokenizer,

@@ -1,4 +1,4 @@
-"""Fixtures of tiny models, and the way to `small_bench`."""
+"""Fixtures of tiny models, and the way to `small_bench` and to `world`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 # Folders of tests are no packages.
-sys.path += [str(Path(__file__).parents[1] / "supernet"), str(Path(__file__).parent)]
+sys.path += [
+    *(str(Path(__file__).parents[1] / name) for name in ("supernet", "run")),
+    str(Path(__file__).parent),
+]
 
 from tiny import bert, checkpoints, loaded
 
