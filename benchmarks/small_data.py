@@ -94,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=50, help="of the parts table and tiny")
     parser.add_argument("--items", type=int, default=200, help="labelled items")
+    parser.add_argument("--unseen", type=int, default=4000, help="items that judge tiny models")
     parser.add_argument("--budget", type=int, default=100, help="subnets of a search")
     parser.add_argument("--controllers", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS)[:2])
     parser.add_argument("--steps", type=int, default=60, help="of each training of MiniLM")
@@ -129,10 +130,9 @@ def _tiny(options: argparse.Namespace) -> dict[str, Any]:
         write_checkpoint("tiny", Path(folder))
         start = Supernet.from_pretrained(folder, None, max_seq_len=16, pooling="mean")
     pairs = [_tiny_seed(start, options, seed) for seed in range(options.seeds)]
-    unseen = 4000
     return {
-        "folds": _covered([folds for folds, _ in pairs], unseen),
-        "carved": _covered([carved for _, carved in pairs], unseen),
+        "folds": _covered([folds for folds, _ in pairs], options.unseen),
+        "carved": _covered([carved for _, carved in pairs], options.unseen),
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -140,7 +140,7 @@ def _tiny(options: argparse.Namespace) -> dict[str, Any]:
 def _tiny_seed(start: Supernet, options: argparse.Namespace, seed: int) -> tuple[dict[str, float], ...]:
     """One search in folds and one on a third of the items, each judged on unseen ones."""
     names = ("no", "yes")
-    few, rest = _texts(options.items, seed, "labelled"), _texts(4000, 10_000 + seed, "unseen")
+    few, rest = _texts(options.items, seed, "labelled"), _texts(options.unseen, 10_000 + seed, "unseen")
     folds = assign_folds(few, 5, seed=seed, label_names=names)
     task = Task("made up", few, few, rest, names, folds=folds)
     supernet = _trained(start, task, seed)
