@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,14 +70,18 @@ class Task:
     Attributes:
         name: For reports, e.g. ``"glue/sst2"``.
         train: Weights and importance are learnt from it.
-        search: Controllers see accuracies on it; carved from the training data.
+        search: Controllers see accuracies on it; carved from the training data, or with `folds` the same
+            items, each answered by weights that were trained without it.
         final: Touched once, by the certificate.
         label_names: Class names in the order of the class indices; empty for regression.
         metric: One of `METRICS`; spearman and pearson are for regression.
         notes: Sentences for reports on how the parts came about, e.g. how many rows were dropped.
+        folds: Shape ``(n,)``, the fold in which each item of `train` and `search` is held out, from 0; None
+            where the two are apart.
 
     Raises:
-        DataError: If the metric does not suit the labels, or there is only one class.
+        DataError: If the metric does not suit the labels, there is only one class, or the folds do not fit
+            the items.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Task:
     label_names: tuple[str, ...]
     metric: str = "accuracy"
     notes: tuple[str, ...] = ()
+    folds: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -104,6 +109,20 @@ class Task:
                 f"metric={self.metric!r} is for two classes, but task {self.name!r} "
                 f"has {len(self.label_names)}; use metric='accuracy'"
             )
+        if self.folds is not None:
+            self._check_folds(self.folds)
+
+    def _check_folds(self, folds: npt.NDArray[np.int64]) -> None:
+        if not len(folds) == len(self.train) == len(self.search) or self.train.texts != self.search.texts:
+            raise DataError(
+                f"task {self.name!r} has folds of {len(folds)} items, so train and search must be these "
+                f"same items, but they are {len(self.train)} and {len(self.search)} items"
+            )
+        if len(np.unique(folds)) < 2 or set(folds.tolist()) != set(range(int(folds.max()) + 1)):
+            raise DataError(
+                f"the folds of task {self.name!r} must be numbered from 0, at least two, none empty, but "
+                f"they are {sorted(set(folds.tolist()))}"
+            )
 
     @property
     def is_regression(self) -> bool:
@@ -119,3 +138,27 @@ class Task:
     def num_labels(self) -> int:
         """Width of the model's output: the number of classes, or 1 for regression."""
         return max(1, len(self.label_names))
+
+    @property
+    def n_folds(self) -> int:
+        """In how many folds items are held out in turn; 0 where a search part is carved."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
+
+    def fold(self, number: int) -> Task:
+        """The task in which one fold is the search part and the others are trained on.
+
+        Args:
+            number: From 0 on, below `n_folds`.
+
+        Raises:
+            DataError: If there is no such fold.
+        """
+        if self.folds is None or not 0 <= number < self.n_folds:
+            raise DataError(f"task {self.name!r} has {self.n_folds} folds, but got number={number}")
+        held_out = self.folds == number
+        return replace(
+            self,
+            train=self.train.take(np.flatnonzero(~held_out)),
+            search=self.search.take(np.flatnonzero(held_out)),
+            folds=None,
+        )

@@ -22,7 +22,7 @@ LAYERS = (
     {"metrics", "space", "pareto", "workload", "task"},
     {"trial", "additive"},
     {"protocols", "history", "runtime"},
-    {"rewards", "tabular", "loop", "scores", "data", "env", "latency", "supernet"},
+    {"rewards", "tabular", "loop", "scores", "selection", "data", "env", "latency", "supernet"},
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},
     {"report", "testing"},
     {"run"},

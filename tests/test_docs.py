@@ -28,6 +28,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
 GUIDES = ("custom_reward", "custom_space", "custom_controller", "custom_latency", "any_target")
+GUIDES += ("small_data",)
 
 _FENCE = re.compile(r"^```(\w*)(?: file=([\w.]+))?\s*$")
 _NOT_RUN = re.compile(r"^<!-- not run: (\S.*) -->$")
@@ -371,6 +372,7 @@ NUMBERS: dict[str, Callable[[], set[str]]] = {
     "summary": lambda: dict_keys(ROOT / "rlnas/run/summary.py"),
     "targets": lambda: dict_keys(ROOT / "rlnas/run/delivery.py") - {"n_trials", "model"},  # while it runs
     "added": lambda: dict_keys(ROOT / "rlnas/run/added.py"),
+    "honest": lambda: dict_keys(ROOT / "rlnas/run/honest.py") | {"from_run"},
     "evaluation": lambda: class_fields(ROOT / "rlnas/evaluation/cost.py"),
     "certificate": lambda: dict_keys(ROOT / "rlnas/deploy/certificate.py"),
     "metrics": lambda: class_fields(ROOT / "rlnas/metrics.py"),

@@ -84,3 +84,37 @@ def test_one_class_only_is_refused():
 def test_a_metric_of_two_classes_is_refused_for_three(metric):
     with pytest.raises(DataError, match=f"metric='{metric}' is for two classes, but task 'toy' has 3"):
         make_task(("a", "b", "c"), metric)
+
+
+def folded(folds, n_search: int = 4) -> Task:
+    split = make_split()
+    return Task("few", split, make_split(n_search), split, ("no", "yes"), folds=np.array(folds))
+
+
+def test_a_fold_is_searched_on_and_the_others_are_trained_on():
+    task = folded([0, 1, 0, 1])
+    assert task.n_folds == 2
+    assert task.fold(0).search.texts == ("text 0", "text 2")
+    assert task.fold(0).train.texts == task.fold(1).search.texts == ("text 1", "text 3")
+    assert (task.fold(0).n_folds, task.fold(0).final.texts) == (0, task.final.texts)
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_fold_that_is_not_there_is_refused(number):
+    with pytest.raises(DataError, match=f"'few' has 2 folds, but got number={number}"):
+        folded([0, 1, 0, 1]).fold(number)
+    with pytest.raises(DataError, match="'toy' has 0 folds, but got number=0"):
+        make_task().fold(0)
+
+
+@pytest.mark.parametrize("folds", [[0, 0, 0, 0], [0, 2, 0, 2], [1, 2, 1, 2]], ids=str)
+def test_folds_are_numbered_from_0_and_at_least_two(folds):
+    with pytest.raises(
+        DataError, match=r"must be numbered from 0, at least two, none empty, but they are \["
+    ):
+        folded(folds)
+
+
+def test_folds_are_of_the_same_items():
+    with pytest.raises(DataError, match=r"folds of 4 items, .* but they are 4 and 3 items"):
+        folded([0, 1, 0, 1], n_search=3)

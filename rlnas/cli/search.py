@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.cli.checkpoint import add_checkpoint_flags
 from rlnas.cli.command import add_command
+from rlnas.cli.few import add_few_flags
 from rlnas.cli.job import CONTROLLERS, make_job
 from rlnas.cli.report import show_result
 from rlnas.cli.rewards import REWARDS
@@ -36,6 +37,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     """All that a search is told."""
     add_checkpoint_flags(parser)
     add_task_flags(parser, "", "pydocs")
+    add_few_flags(parser)
     add_workload_flags(parser)
     _add_goal(parser)
     _add_training(parser)

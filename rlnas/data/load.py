@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from rlnas.data.columns import find_columns, read_texts
 from rlnas.data.files import SUFFIXES, nearest, read_files, read_folder
+from rlnas.data.folds import FEW_ITEMS, OUT_OF_FOLD, USUAL_FOLDS, assign_folds
 from rlnas.data.hub import GLUE_TASKS, hub_metric, is_hub_name, read_hub
 from rlnas.data.labels import UNLABELLED, LabelCoding, is_labelled
 from rlnas.data.pydocs import read_pydocs
+from rlnas.data.shots import draw_shots
 from rlnas.data.splits import PartSize, carve, subsample, without_items_of
 from rlnas.data.store import DESCRIPTION
 from rlnas.errors import DataError
@@ -40,12 +42,35 @@ class _Parting:
     search_size: PartSize
     max_train_items: int | None
     seed: int
+    shots: int | None = None
+    folds: int | None = 0
 
     def __post_init__(self) -> None:
+        if self.folds is not None and self.folds not in (0, 1):
+            self._check_folds(self.folds)
         if self.max_train_items is not None and self.max_train_items < 1:
             raise DataError(
                 f"max_train_items must be at least 1, but got max_train_items={self.max_train_items}"
             )
+
+    def _check_folds(self, folds: int) -> None:
+        if self.search_size.is_given:
+            raise DataError(
+                f"folds={folds} lets every item serve training and search in turn, so there is no search "
+                "part of a size of its own; drop folds, or search_items and search_fraction"
+            )
+        if self.max_train_items is not None:
+            raise DataError(
+                f"folds={folds} trains on all labelled items in turn, but "
+                f"max_train_items={self.max_train_items} was given; say shots={self.max_train_items}"
+            )
+
+    def folds_for(self, n_items: int) -> int:
+        """The number of folds for so many labelled items, 0 where a search part is carved."""
+        if self.folds is not None:
+            return 0 if self.folds == 1 else self.folds
+        is_parted = self.search_size.is_given or self.max_train_items is not None
+        return USUAL_FOLDS if n_items < FEW_ITEMS and not is_parted else 0
 
 
 def load_task(
@@ -58,6 +83,8 @@ def load_task(
     search_fraction: float | None = None,
     search_items: int | None = None,
     max_train_items: int | None = None,
+    shots: int | None = None,
+    folds: int | None = 0,
     seed: int = 0,
 ) -> Task:
     """Load a labelled text task and part it into train, search and final.
@@ -80,12 +107,18 @@ def load_task(
         search_items: Number of items to carve instead; by default 15 % of the texts that stand in no
             other text, at least 200 and at most 2,000, but not more than a third of them.
         max_train_items: Most items to train on, a stratified sample; all if None.
+        shots: Labelled items in all, for training and search together: a stratified sample of the rows
+            beside the final part, which stays whole. All if None.
+        folds: With 0 or 1 the search part is carved. With more, nothing is carved: train and search are the
+            same items, and `Task.fold` gives the parts that they take turns in. None takes 5 folds where
+            there are fewer than 1,333 labelled items, of which 200 would be more than 15 %, unless
+            `search_items`, `search_fraction` or `max_train_items` is given.
         seed: Equal seeds give equal parts.
 
     Raises:
         DataError: If the source cannot be found, reached or read, or cannot serve as a task.
     """
-    parting = _Parting(_search_size(search_fraction, search_items), max_train_items, seed)
+    parting = _Parting(_search_size(search_fraction, search_items), max_train_items, seed, shots, folds)
     if metric is not None and metric not in METRICS:
         raise DataError(f"metric must be one of {', '.join(METRICS)}, but got metric={metric!r}")
     if source == PYDOCS:
@@ -202,6 +235,12 @@ def _finish(
         train, n_shared = without_items_of(train, final)
         if n_shared:
             notes.append(f"train: {n_shared:,} of {n_rows:,} rows stand in {final.name} too; left out")
+    if parting.shots is not None:
+        n_rows = len(train)
+        train = draw_shots(train, parting.shots, seed=parting.seed, label_names=label_names)
+        notes.append(f"labelled: {len(train):,} items drawn from {n_rows:,} rows, as shots={parting.shots}")
+    if n_folds := parting.folds_for(len(train)):
+        return _folded(name, train, final, label_names, metric, n_folds, parting.seed, notes)
     carved = carve(train, parting.search_size, name="search", seed=parting.seed, n_classes=n_classes)
     notes.append(_carving_note("search", len(train), len(carved.part), carved.n_dropped))
     for part in (carved.part, final):
@@ -211,6 +250,27 @@ def _finish(
         notes.append(f"train: {most:,} of {len(train):,} items sampled")
         train = subsample(train, most, seed=parting.seed, n_classes=n_classes)
     return Task(name, train, carved.part, final, label_names, metric, tuple(notes))
+
+
+def _folded(
+    name: str,
+    labelled: Split,
+    final: Split,
+    label_names: tuple[str, ...],
+    metric: str,
+    n_folds: int,
+    seed: int,
+    notes: list[str],
+) -> Task:
+    """Every labelled item is trained on and, in its turn, searched on."""
+    folds = assign_folds(labelled, n_folds, seed=seed, label_names=label_names)
+    _check_classes(final, labelled, label_names)
+    notes.append(
+        f"search: none carved; each of the {len(labelled):,} labelled items is held out once, in "
+        f"{n_folds} folds of {np.bincount(folds).min():,} to {np.bincount(folds).max():,}"
+    )
+    search = replace(labelled, name=OUT_OF_FOLD)
+    return Task(name, labelled, search, final, label_names, metric, tuple(notes), folds)
 
 
 def _carving_note(part: str, n_rows: int, n_part: int, n_dropped: int) -> str:

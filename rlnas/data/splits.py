@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MIN_ITEMS = 200
 MAX_ITEMS = 2000
+DEFAULT_SHARE = 0.15
 N_STRATA = 10
 _CARVABLE = "their text must stand in no other text, and some item of their class must be left"
 
@@ -45,7 +46,7 @@ class PartSize:
 
     n_items: int | None = None
     fraction: float | None = None
-    default_share: float = 0.15
+    default_share: float = DEFAULT_SHARE
 
     @property
     def is_given(self) -> bool:
@@ -91,7 +92,7 @@ def carve(split: Split, size: PartSize, *, name: str, seed: int, n_classes: int)
         DataError: If the split has too few texts that stand in no other text.
     """
     items = normal_items(split)
-    strata = _strata(split.labels, n_classes)
+    strata = strata_of(split.labels, n_classes)
     # The only item of a class stays behind: what was never trained cannot be judged.
     is_eligible = stands_alone(items)
     if n_classes:
@@ -130,9 +131,9 @@ def subsample(split: Split, n_items: int, *, seed: int, n_classes: int) -> Split
     """At most `n_items` of the split, stratified, in their old order."""
     if n_items >= len(split):
         return split
-    order = _by_priority(normal_items(split), np.arange(len(split)), f"{seed} train")
-    strata = _strata(split.labels, n_classes)
-    quota = _quotas(np.bincount(strata), n_items)
+    order = by_priority(normal_items(split), np.arange(len(split)), f"{seed} train")
+    strata = strata_of(split.labels, n_classes)
+    quota = quotas(np.bincount(strata), n_items)
     chosen = [order[strata[order] == stratum][:count] for stratum, count in enumerate(quota)]
     return split.take(np.sort(np.concatenate(chosen)))
 
@@ -163,15 +164,15 @@ def _choose(
             for holder in index.holders(text)
         )
 
-    order = _by_priority(items, eligible, f"{seed} part")
+    order = by_priority(items, eligible, f"{seed} part")
     chosen: list[int] = []
     passed_over: list[int] = []
-    for stratum, quota in enumerate(_quotas(np.bincount(strata[eligible]), n_wanted)):
+    for stratum, quota in enumerate(quotas(np.bincount(strata[eligible]), n_wanted)):
         candidates = iter(order[strata[order] == stratum].tolist())
         chosen += _first(filter(is_free, candidates), quota)
         passed_over += candidates
     # A stratum with too few free texts leaves its places to the others.
-    rest = _by_priority(items, np.array(passed_over, dtype=np.int64), f"{seed} part")
+    rest = by_priority(items, np.array(passed_over, dtype=np.int64), f"{seed} part")
     chosen += _first(filter(is_free, rest.tolist()), n_wanted - len(chosen))
     return np.array(sorted(chosen), dtype=np.int64)
 
@@ -206,7 +207,7 @@ def _text_table(items: Sequence[tuple[str, ...]]) -> tuple[list[str], list[set[i
     return list(owners), list(owners.values())
 
 
-def _by_priority(
+def by_priority(
     items: Sequence[tuple[str, ...]], indices: npt.NDArray[np.int64], salt: str
 ) -> npt.NDArray[np.int64]:
     """The indices in an order that looks random but depends on nothing except texts and salt."""
@@ -217,7 +218,7 @@ def _by_priority(
     return indices[sorted(range(len(digests)), key=digests.__getitem__)]
 
 
-def _quotas(counts: npt.NDArray[np.int64], n_wanted: int) -> list[int]:
+def quotas(counts: npt.NDArray[np.int64], n_wanted: int) -> list[int]:
     """Places of each stratum: proportional, largest remainders first, `n_wanted` together."""
     shares = counts * (n_wanted / counts.sum())
     quotas = np.floor(shares).astype(np.int64)
@@ -226,7 +227,8 @@ def _quotas(counts: npt.NDArray[np.int64], n_wanted: int) -> list[int]:
     return [int(quota) for quota in quotas]
 
 
-def _strata(labels: npt.NDArray[np.generic], n_classes: int) -> npt.NDArray[np.int64]:
+def strata_of(labels: npt.NDArray[np.generic], n_classes: int) -> npt.NDArray[np.int64]:
+    """The class of each item, or the decile of its value where `n_classes` is 0."""
     if n_classes:
         return labels.astype(np.int64)
     values = labels.astype(np.float64)

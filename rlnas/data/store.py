@@ -37,6 +37,7 @@ def write_task(task: Task, folder: str | Path) -> None:
         "metric": task.metric,
         "label_names": list(task.label_names),
         "notes": list(task.notes),
+        "folds": None if task.folds is None else task.folds.tolist(),
         "parts": {
             part: {"name": split.name, "n_items": len(split)} for part, split in _parts(task).items()
         },
@@ -70,6 +71,7 @@ def read_task(folder: str | Path) -> Task:
         if description["format"] != FORMAT:
             raise DataError(f"{path} has format={description['format']}, but this version reads {FORMAT}")
         names = tuple(map(str, description["label_names"]))
+        folds = description.get("folds")  # not in files of earlier versions
         parts = {part: _read_part(folder, part, description["parts"][part], names) for part in PARTS}
         return Task(
             name=str(description["name"]),
@@ -79,6 +81,7 @@ def read_task(folder: str | Path) -> Task:
             label_names=names,
             metric=description["metric"],
             notes=tuple(map(str, description["notes"])),
+            folds=None if folds is None else np.array(folds, dtype=np.int64),
         )
     except DataError:
         raise

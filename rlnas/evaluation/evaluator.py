@@ -72,8 +72,8 @@ class SupernetEvaluator:
             pack alone has fewer; None takes what suits the device: 0, no groups, on a CPU.
 
     Raises:
-        ValueError: If the precision is unknown, a number is out of range, or the task's metric cannot
-            be raced.
+        ValueError: If the precision is unknown, a number is out of range, the task has folds and no split
+            is given, or its metric cannot be raced.
     """
 
     def __init__(
@@ -98,6 +98,11 @@ class SupernetEvaluator:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be auto or one of {', '.join(PRECISIONS)}, but got precision={precision!r}"
+            )
+        if split is None and task.folds is not None:
+            raise ValueError(
+                f"the task {task.name!r} has {task.n_folds} folds, so it is searched on what it trains on; "
+                "judge with FoldedEvaluator, or give a split"
             )
         if racing is not None and task.metric != "accuracy":
             raise ValueError(

@@ -12,6 +12,7 @@ from rlnas.errors import LatencyTableError, RunFolderError
 from rlnas.history import History
 from rlnas.latency import LatencyTable
 from rlnas.report.added import added_section
+from rlnas.report.honest import honest_section
 from rlnas.report.parts import bars, figure, legend, note, section
 from rlnas.report.plots import (
     MEAN_OVER,
@@ -121,6 +122,7 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTa
     sections = [
         _head(summary, title),
         *targets_section(summary),
+        *honest_section(summary),
         *added_section(summary),
         _pareto_section(summary, trials),
         _layers_section(summary, trials),

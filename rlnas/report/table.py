@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from rlnas.report.added import added_sentences
+from rlnas.report.honest import honest_sentences, start_sentence
 from rlnas.report.summary import models_of
 from rlnas.report.wording import (
     UNKNOWN,
@@ -87,7 +88,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
         parts += ["", *_model_lines(model)]
     parts += [""] if len(models) > 1 else []
     parts += textwrap.wrap(setting_sentence(summary), WIDTH)
-    for sentence in added_sentences(summary):
+    for sentence in (start_sentence(summary), *honest_sentences(summary), *added_sentences(summary)):
         parts += textwrap.wrap(sentence, WIDTH)
     note = (summary.get("latency_model") or {}).get("foreign_note")
     parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []

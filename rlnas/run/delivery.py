@@ -22,10 +22,10 @@ from rlnas.run.training import finish_subnet
 from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rlnas.deploy import Certificate
-    from rlnas.evaluation import SupernetEvaluator
+    from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
     from rlnas.history import Result
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.folder import RunFolder
@@ -43,11 +43,11 @@ MAX_CERTIFIED = 2
 def deliver(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator,
+    evaluator: SupernetEvaluator | FoldedEvaluator,
     result: Result,
     folder: RunFolder,
     *,
-    added: dict[str, Any],
+    told: Mapping[str, Any],
     progress: bool,
 ) -> dict[str, Any]:
     """Measure the finalists, finish and certify the chosen ones, write summary and report.
@@ -61,7 +61,7 @@ def deliver(
         evaluator: What it was judged by.
         result: What it found.
         folder: The run.
-        added: What the search added, see `rlnas.run.added`.
+        told: What the summary says beside that, e.g. what the search added.
         progress: Whether to show bars.
 
     Returns:
@@ -89,7 +89,7 @@ def deliver(
         ]
     else:
         summary |= models[0]
-    summary["added"] = added
+    summary |= told
     write_json(folder.summary, summary)
     end_delivery(folder)
     return summary
@@ -101,7 +101,9 @@ def end_delivery(folder: RunFolder) -> None:
     write_report(folder.path)
 
 
-def _expected_accuracies(inputs: Inputs, evaluator: SupernetEvaluator, result: Result) -> dict[int, float]:
+def _expected_accuracies(
+    inputs: Inputs, evaluator: SupernetEvaluator | FoldedEvaluator, result: Result
+) -> dict[int, float]:
     """By number of a trial: the best of many noisy accuracies flatters, its neighbours know better.
 
     Nothing where single answers were not kept, so that nobody knows how noisy the metric is.
@@ -148,7 +150,7 @@ def _delivered(
         logger.info("certified at %.3f, which misses the target: taking the next candidate", ratio)
         write_steps(goal.steps, steps, n_trials)
         chosen = following
-    model = describe_model(inputs, goal, chosen, certificate, steps, choice.confirmations)
+    model = describe_model(job, inputs, goal, chosen, certificate, steps, choice.confirmations)
     write_json(goal.folder / "certificate.json", {**certificate.to_dict(), "steps": model["steps"]})
     goal.delivered.parent.mkdir(exist_ok=True)
     write_json(goal.delivered, {"n_trials": n_trials, "model": model})

@@ -36,6 +36,7 @@ class RunFolder:
         self.finetuned = path / "checkpoints" / "finetuned"
         self.checkpoints = path / "checkpoints"
         self.supernet = path / "supernet"
+        self.folds = path / "folds"
         self.full = path / "full"
         self.baseline = path / "baseline.json"
         self.latency = path / "latency.json"
@@ -86,7 +87,7 @@ class RunFolder:
         if self.config.is_file():
             taken = [] if "budget" in read_json(self.config) else [self.config]
         else:
-            models = (self.best, self.models, self.policy, self.controls)
+            models = (self.best, self.models, self.policy, self.controls, self.folds)
             overwritten = (self.checkpoints, *models, self.summary, self.report, self.controller)
             taken = [path for path in overwritten if path.exists()]
         if taken:

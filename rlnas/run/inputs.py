@@ -48,6 +48,7 @@ class Inputs:
         regime: What makes a model fast here, or None if the table holds too little to say.
         reward: The job's, with the full model's latency filled in.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
+        folds: With folds of the task, a supernet for each, trained without its items; else empty.
         predicted_for: Workload and device of the latency table, if it is not that of this machine and
             job: then the target is theirs too. Else None.
     """
@@ -61,6 +62,7 @@ class Inputs:
     reward: Reward
     target_ratio: float | None
     predicted_for: str | None = None
+    folds: tuple[Supernet, ...] = ()
 
 
 def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
@@ -125,6 +127,8 @@ def _task(job: Job, folder: RunFolder) -> Task:
         metric=data.metric,
         search_items=data.search_items,
         max_train_items=data.max_train_items,
+        shots=data.shots,
+        folds=0 if job.racing is not None else data.folds,
         seed=job.seed,
     )
     _check_metric(job, task)  # before anything lies in the folder that another job would have to go on with

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+FOLDED_STEPS = 40
+"""Steps below which a few hundred items teach little: see `docs/guides/small_data.md`."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataSource:
     """Where the task comes from; see `rlnas.data.load_task`.
@@ -36,6 +40,9 @@ class DataSource:
         metric: The task's metric, or None for its usual one.
         max_train_items: Training items at most, or None for all.
         search_items: Size of the search split, or None for the default.
+        shots: Labelled items in all, for training and search together, or None for all.
+        folds: Folds in which every labelled item is searched on once, 0 for a carved search split, or None
+            for folds where items are few; races have none.
     """
 
     source: str = "pydocs"
@@ -45,6 +52,8 @@ class DataSource:
     metric: str | None = None
     max_train_items: int | None = None
     search_items: int | None = None
+    shots: int | None = None
+    folds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,17 @@ class Schedule:
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"learning_rate must be a number above 0, but got learning_rate={rate}")
+
+    def for_items(self, n_items: int, min_steps: int) -> Schedule:
+        """The schedule with as many more passes as bring each training that there is to `min_steps` steps.
+
+        Args:
+            n_items: Training items.
+            min_steps: Steps of the optimiser, at least 0.
+        """
+        n_passes = math.ceil(min_steps / math.ceil(n_items / self.batch_size))
+        passes = {name: getattr(self, name) for name in ("full_epochs", "epochs", "finish_epochs")}
+        return replace(self, **{name: max(count, n_passes) for name, count in passes.items() if count})
 
     @property
     def repairs(self) -> bool:
@@ -137,6 +157,10 @@ class Job:
             `workload` has none of its own. See `rlnas.supernet.encoding.with_lengths_of`.
         device: A torch device that is there.
         schedule: How the weights are trained.
+        min_steps: Steps that each training takes at least, by further passes; None for `FOLDED_STEPS`
+            where the task has folds, else 0.
+        from_run: Folder of an earlier run on another task whose shared weights this one starts from, see
+            `rlnas.run.transfer`; the baseline starts from `model` all the same. None starts from `model`.
         target_ratios: Latencies over the full model's that one search is to serve, ascending: the run
             then delivers a certified model for each, in ``models/``. Empty: the one of the reward alone.
             The reward's own target is what controllers aim at that know one target only.
@@ -159,8 +183,8 @@ class Job:
         BudgetError: If `budget` is less than 1.
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
-        ValueError: If `seed` is negative or above 4294967295, lengths are given twice, or a control is
-            there twice or is the run's own controller.
+        ValueError: If `seed` is negative or above 4294967295, `min_steps` is negative, lengths are given
+            twice, subnets are raced in folds, or a control is there twice or is the run's own controller.
     """
 
     model: str
@@ -171,6 +195,8 @@ class Job:
     lengths_from_task: bool = False
     device: str = "cpu"
     schedule: Schedule = field(default_factory=Schedule)
+    min_steps: int | None = None
+    from_run: str | None = None
     target_ratios: tuple[float, ...] = ()
     budget: int = 200
     controls: tuple[Control, ...] = ()
@@ -187,6 +213,8 @@ class Job:
         if self.budget < 1:
             raise BudgetError(f"budget must be at least 1 trial, but got budget={self.budget}")
         check_seed(self.seed)
+        if self.min_steps is not None and self.min_steps < 0:
+            raise ValueError(f"min_steps must be at least 0, but got min_steps={self.min_steps}")
         object.__setattr__(self, "target_ratios", checked_ratios(self.target_ratios))
         _check_serves(self.reward, self.target_ratios)
         _check_controls(self.controls, self.controller)
@@ -196,8 +224,14 @@ class Job:
                 f"{len(self.workload.lengths)} of its own; drop either"
             )
         if self.racing is not None:
+            _check_no_folds(self.data.folds)
             check_raceable(self.reward)
             object.__setattr__(self, "racing", replace(self.racing, seed=self.seed))
+
+    def for_items(self, n_items: int, n_folds: int) -> Job:
+        """The job with the passes that so many training items want."""
+        min_steps = (FOLDED_STEPS if n_folds else 0) if self.min_steps is None else self.min_steps
+        return replace(self, schedule=self.schedule.for_items(n_items, min_steps))
 
     def settings(self) -> dict[str, str]:
         """Every setting as text, for comparing a run with one that is resumed."""
@@ -212,6 +246,12 @@ class Job:
             else:
                 values[entry.name] = _describe(value)
         return values
+
+
+def _check_no_folds(folds: int | None) -> None:
+    """Refuse folds in races: subnets of one config differ from fold to fold, so no chunk shows who wins."""
+    if folds is not None and folds > 1:
+        raise ValueError(f"races are not for folds, but got folds={folds}; drop the races or the folds")
 
 
 def check_seed(seed: int) -> None:

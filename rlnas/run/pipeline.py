@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,14 @@ from rlnas.run.added import describe_added
 from rlnas.run.baseline import baseline_beside, half_the_cores
 from rlnas.run.delivery import deliver, end_delivery
 from rlnas.run.folder import RunFolder, read_json, write_json
+from rlnas.run.folds import train_folds
 from rlnas.run.goals import goals_of
+from rlnas.run.honest import describe_honesty
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.searching import make_evaluator, run_controls, run_search
 from rlnas.run.summary import total_seconds
 from rlnas.run.training import train_supernet
+from rlnas.run.transfer import describe_start
 
 if TYPE_CHECKING:
     from rlnas.run.job import Job
@@ -54,8 +58,10 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         return read_json(folder.summary)
     with folder.held(), half_the_cores(job.device):
         inputs = prepare_inputs(job, folder, progress=progress)
+        job = job.for_items(len(inputs.task.train), inputs.task.n_folds)
         with baseline_beside(job, inputs.task, folder):
             train_supernet(job, inputs.supernet, inputs.space, inputs.task, folder, progress=progress)
+            inputs = replace(inputs, folds=train_folds(job, inputs, folder, progress=progress))
             with folder.phase("search"):
                 evaluator = make_evaluator(job, inputs)
                 searched = run_search(job, inputs, evaluator, folder, progress=progress)
@@ -70,7 +76,12 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         added = describe_added(inputs.task, evaluator.predict, goals, job.controller, searched, controls)
         if is_finished:
             return _amended(folder, added)
-        return deliver(job, inputs, evaluator, result, folder, added=added, progress=progress)
+        told = {
+            "added": added,
+            "honest": describe_honesty(inputs.task, goals, job.controller, searched),
+            "from_run": None if job.from_run is None else describe_start(job.from_run),
+        }
+        return deliver(job, inputs, evaluator, result, folder, told=told, progress=progress)
 
 
 def _amended(folder: RunFolder, added: dict[str, Any]) -> dict[str, Any]:

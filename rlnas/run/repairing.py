@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from rlnas.run.choice import MARGIN
-from rlnas.run.training import repaired_subnet
+from rlnas.run.folds import repaired_predictions
 from rlnas.scores import score
-from rlnas.supernet.inference import predict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +43,8 @@ def repaired_accuracies(
         EvaluationError: If predictions are not finite.
     """
     search = inputs.task.search
-    encoded = inputs.supernet.encode(search)
     accuracies = {}
     for trial in tqdm(trials, desc="repair the finalists", disable=not progress or not trials):
-        subnet = repaired_subnet(job, inputs.supernet, trial.config, inputs.task)
-        predictions = predict(subnet, encoded, name=f"trial {trial.number} after its repair")
+        predictions = repaired_predictions(job, inputs, trial)
         accuracies[trial.number] = score(inputs.task.metric, search.labels, predictions)
     return accuracies

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from rlnas.evaluation import SupernetEvaluator
+from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
 from rlnas.loop import search
 from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.folder import FREE_TO_CHANGE
@@ -40,13 +40,23 @@ class Searched:
     n_first: int
 
 
-def make_evaluator(job: Job, inputs: Inputs) -> SupernetEvaluator:
+def make_evaluator(
+    job: Job, inputs: Inputs, *, precision: str = "auto"
+) -> SupernetEvaluator | FoldedEvaluator:
     """What judges subnets: the same for the search and for its controls."""
-    return SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, racing=job.racing)
+    supernet, task, latency = inputs.supernet, inputs.task, inputs.latency
+    if task.n_folds:
+        return FoldedEvaluator(supernet, inputs.folds, task, latency, precision=precision)
+    return SupernetEvaluator(supernet, task, latency, racing=job.racing, precision=precision)
 
 
 def run_search(
-    job: Job, inputs: Inputs, evaluator: SupernetEvaluator, folder: RunFolder, *, progress: bool
+    job: Job,
+    inputs: Inputs,
+    evaluator: SupernetEvaluator | FoldedEvaluator,
+    folder: RunFolder,
+    *,
+    progress: bool,
 ) -> Searched:
     """Let the controller search; the history lies in the folder, and beside it what it has cost."""
     spent_before = read_cost(folder)
@@ -90,7 +100,7 @@ def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool)
 def _search(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator,
+    evaluator: SupernetEvaluator | FoldedEvaluator,
     controller: Controller,
     path: Path,
     *,

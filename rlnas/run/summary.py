@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlnas.evaluation import SupernetEvaluator
 from rlnas.latency import describe_device
 from rlnas.pareto import is_pareto_optimal
 from rlnas.run.accounting import read_cost
 from rlnas.run.inputs import full_latency
+from rlnas.run.searching import make_evaluator
 from rlnas.scores import score, score_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlnas.deploy import Certificate
+    from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
     from rlnas.history import Result
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.folder import RunFolder
@@ -46,6 +47,7 @@ LAST_EPISODES = 64
 
 
 def describe_model(
+    job: Job,
     inputs: Inputs,
     goal: Goal,
     chosen: MeasuredTrial,
@@ -61,14 +63,14 @@ def describe_model(
     values["steps"] = [step.to_dict() for step in steps]
     values["confirmations"] = list(confirmations)
     values["best"] |= _search_view(chosen, goal)
-    values["best"]["search_accuracy_float32"] = _accuracy_float32(inputs, chosen.trial.config)
+    values["best"]["search_accuracy_float32"] = _accuracy_float32(job, inputs, chosen.trial.config)
     return values
 
 
 def describe_run(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator,
+    evaluator: SupernetEvaluator | FoldedEvaluator,
     result: Result,
     measured: Sequence[MeasuredTrial],
     folder: RunFolder,
@@ -85,6 +87,7 @@ def describe_run(
             "metric": task.metric,
             "n_train": len(task.train),
             "n_search": len(task.search),
+            "n_folds": task.n_folds,
             "n_final": len(task.final),
             "final_split": task.final.name,
         },
@@ -133,7 +136,9 @@ def _latency_model(inputs: Inputs) -> dict[str, Any]:
     return {**values, "notes": list(table.notes), "foreign_note": table.foreign_note}
 
 
-def _evaluation(job: Job, evaluator: SupernetEvaluator, folder: RunFolder) -> dict[str, Any]:
+def _evaluation(
+    job: Job, evaluator: SupernetEvaluator | FoldedEvaluator, folder: RunFolder
+) -> dict[str, Any]:
     """What the search spent on judging subnets, and how it did that."""
     racing = job.racing
     return {
@@ -144,9 +149,9 @@ def _evaluation(job: Job, evaluator: SupernetEvaluator, folder: RunFolder) -> di
     }
 
 
-def _accuracy_float32(inputs: Inputs, config: SubnetConfig) -> float:
+def _accuracy_float32(job: Job, inputs: Inputs, config: SubnetConfig) -> float:
     """The chosen subnet judged again in full precision: shared weights, search split, no race."""
-    exact = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, precision="float32")
+    exact = make_evaluator(job, inputs, precision="float32")
     return score(inputs.task.metric, inputs.task.search.labels, exact.predict([config])[0])
 
 
@@ -165,7 +170,7 @@ def _search_view(chosen: MeasuredTrial, goal: Goal) -> dict[str, Any]:
 
 
 def _front(
-    measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
+    measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator | FoldedEvaluator, inputs: Inputs
 ) -> list[dict[str, Any]]:
     """The measured subnets that no other measured one beats, by ascending latency."""
     tail_ratio = inputs.latency.tail_ratio  # 1 where the median is what counts
@@ -195,7 +200,7 @@ def _front(
 
 
 def _intervals(
-    front: Sequence[MeasuredTrial], evaluator: SupernetEvaluator, inputs: Inputs
+    front: Sequence[MeasuredTrial], evaluator: SupernetEvaluator | FoldedEvaluator, inputs: Inputs
 ) -> list[tuple[float, float]]:
     """Of the accuracies on the search split: as the search found them, else by a bootstrap now."""
     known = [entry.trial.metrics.accuracy_ci for entry in front]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import CheckpointError
 from rlnas.run.folder import write_folder
+from rlnas.run.transfer import transferred
 from rlnas.supernet import FullTrainer, SandwichTrainer, SubnetFinisher, SubnetRepairer, Supernet
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.supernet.training import prepare
@@ -38,16 +39,19 @@ def load_supernet(job: Job, task: Task) -> Supernet:
 
 
 def furthest_supernet(job: Job, task: Task, folder: RunFolder) -> Supernet:
-    """The furthest trained state that lies in the folder, else the checkpoint.
+    """The furthest trained state that lies in the folder, else the checkpoint or the job's earlier run.
 
     Raises:
         CheckpointError: If it cannot be read, or is not fine-tuned and no training is asked for.
+        DataError: If the earlier run has seen the items that judge this one.
     """
     for path in (folder.supernet, folder.finetuned):
         if path.is_dir():
             with folder.damage_of(path, "train them again"):
                 return Supernet.load(path, device=job.device)
     supernet = load_supernet(job, task)
+    if job.from_run is not None:
+        supernet = transferred(job.from_run, supernet, task, seed=job.seed)
     if not supernet.fine_tuned and job.schedule.full_epochs == 0:
         raise CheckpointError(
             f"the checkpoint {str(job.model)!r} has no trained classifier for this task, so nothing tells "

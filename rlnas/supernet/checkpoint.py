@@ -236,6 +236,28 @@ def _sizes(family: Family, config: PretrainedConfig, pooling: str) -> dict[str, 
     }
 
 
+def with_new_head(model: SubnetModel, task: Task, seed: int) -> SubnetModel:
+    """A copy of a model, in evaluation mode on the CPU, whose classifier is untrained and for another task.
+
+    Args:
+        model: All but the weights of its last linear layer are copied.
+        task: Its labels shape the classifier.
+        seed: For the classifier's weights.
+    """
+    named = ("id2label", "label2id", "num_labels", "problem_type")
+    sizes = {key: value for key, value in model.config.to_dict().items() if key not in named}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        result = SubnetModel(SubnetModelConfig(**{**sizes, **labels_of(model.config, task)}))
+    old = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in result.named_parameters():
+            if not name.startswith("head.out."):
+                parameter.copy_(old[name])
+    result.eval()  # type: ignore[no-untyped-call]
+    return result
+
+
 def labels_of(config: PretrainedConfig, task: Task | None) -> dict[str, Any]:
     """What a config says of its outputs: the task's labels, or without one those of the checkpoint."""
     if task is None:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from rlnas.errors import CheckpointError, InvalidSubnetError, RunFolderError, first_line
 from rlnas.space import ModelShape
-from rlnas.supernet.checkpoint import check_vocabulary, load_checkpoint, quiet_transformers
+from rlnas.supernet.checkpoint import check_vocabulary, load_checkpoint, quiet_transformers, with_new_head
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.importance import Importance
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
@@ -103,6 +103,19 @@ class Supernet:
             max_seq_len=max_seq_len,
             fine_tuned=loaded.fine_tuned,
         )
+
+    def for_task(self, task: Task, *, seed: int = 0) -> Supernet:
+        """The same encoder, in a copy, with an untrained classifier for another task.
+
+        Heads and units stay in their order; what is known of their importance does not, as it was for the
+        earlier task.
+
+        Args:
+            task: Its labels shape the classifier.
+            seed: For the classifier's weights.
+        """
+        model = with_new_head(self.model, task, seed)
+        return Supernet(model.to(self.device), self.tokenizer, max_seq_len=self.max_seq_len)  # type: ignore[arg-type]
 
     @property
     def shape(self) -> ModelShape:

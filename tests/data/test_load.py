@@ -374,3 +374,65 @@ def test_sst2_is_carved_by_sentences_and_loses_their_phrases(name):
     assert len(task.train) > 50_000
     dropped = 67_349 - len(task.train) - len(task.search)
     assert dropped > 5_000
+
+
+def test_shots_are_all_there_is_and_the_final_part_stays_whole(folder):
+    task = load_task(folder, shots=60)
+    assert (len(task.train), len(task.search), len(task.final)) == (40, 20, 30)
+    assert task.n_folds == 0
+    assert task.notes[0] == "labelled: 60 items drawn from 300 rows, as shots=60"
+    sized = load_task(folder, shots=60, search_items=10, max_train_items=30)
+    assert (len(sized.train), len(sized.search)) == (30, 10)
+
+
+def test_in_folds_every_item_serves_both_though_never_at_once(folder):
+    task = load_task(folder, shots=60, folds=4)
+    assert task.train.texts == task.search.texts
+    assert (len(task.search), task.search.name, task.n_folds, len(task.final)) == (60, "out-of-fold", 4, 30)
+    assert task.notes[-1] == (
+        "search: none carved; each of the 60 labelled items is held out once, in 4 folds of 15 to 15"
+    )
+    held_out = [text for number in range(4) for text in task.fold(number).search.texts]
+    assert sorted(held_out) == sorted(task.train.texts)
+    for number in range(4):
+        assert_apart(task.fold(number).train, task.fold(number).search)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_folds"),
+    [
+        ({"folds": None}, 5),
+        ({"folds": None, "search_items": 50}, 0),
+        ({"folds": None, "search_fraction": 0.2}, 0),
+        ({"folds": None, "max_train_items": 50}, 0),
+        ({"folds": 0}, 0),
+        ({"folds": 1}, 0),
+        ({}, 0),
+    ],
+    ids=str,
+)
+def test_folds_are_taken_where_items_are_few_and_nothing_else_is_said(folder, settings, n_folds):
+    assert load_task(folder, **settings).n_folds == n_folds
+
+
+def test_where_a_search_part_costs_its_usual_share_none_are_taken(tmp_path):
+    tables = {"train": make_table("train", 1333), "test": make_table("test", 30)}
+    task = load_task(write_folder(tmp_path, **tables), folds=None)
+    assert (task.n_folds, len(task.search)) == (0, 200)
+    assert load_task(tmp_path, shots=1332, folds=None).n_folds == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 5, "search_items": 9}, "folds=5 lets every item serve .* drop folds, or search_items"),
+        ({"folds": 5, "max_train_items": 90}, "max_train_items=90 was given; say shots=90"),
+        ({"folds": -1}, "folds must be at least 2, .* but got folds=-1"),
+        ({"shots": 3}, "shots=3 is too few for the 2 classes"),
+        ({"shots": 301}, "shots=301 asks for more labelled items than the 300"),
+    ],
+    ids=str,
+)
+def test_few_items_that_cannot_be_parted_are_refused(folder, settings, message):
+    with pytest.raises(DataError, match=message):
+        load_task(folder, **settings)

@@ -139,3 +139,13 @@ def test_an_impossible_metric_is_refused(folder):
     (folder / "task.json").write_text(json.dumps(description | {"metric": "auc"}))
     with pytest.raises(DataError, match="got metric='auc'"):
         read_task(folder)
+
+
+def test_folds_come_back(tmp_path):
+    split = make_split("train", 6)
+    task = Task("few", split, split, make_split("final", 4), ("no", "yes"), folds=np.array([0, 1, 2] * 2))
+    write_task(task, tmp_path)
+    found = read_task(tmp_path)
+    np.testing.assert_array_equal(found.folds, task.folds)
+    assert found.folds.dtype == np.int64
+    assert (found.n_folds, found.fold(1).search.texts) == (3, task.fold(1).search.texts)

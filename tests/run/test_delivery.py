@@ -50,6 +50,8 @@ KEYS = {
     *("latency_ratio", "latency_ratio_ci", "loss_points", "loss_ci", "pareto", "latency_model", "regime"),
     "note",
     "added",
+    "honest",
+    "from_run",
     *("evaluation", "last64_mean_reward", "item_passes", "seconds", "steps", "confirmations", "prediction"),
 }
 PHASES = (

@@ -14,7 +14,7 @@ from rlnas.evaluation import Racing
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.run import Control, DataSource, Job, Schedule
 from rlnas.run.folder import FREE_TO_CHANGE
-from rlnas.run.job import ratio_name
+from rlnas.run.job import FOLDED_STEPS, ratio_name
 from rlnas.workload import Workload
 
 JOB = Job("a-model", LatencyTarget(ratio=0.5), RandomController())
@@ -26,6 +26,8 @@ OTHERS = {
     "controller": EvolutionController(),
     "device": "cuda:0",
     "target_ratios": (0.25, 0.5),
+    "min_steps": 50,
+    "from_run": "earlier",
     "budget": 7,
     "controls": (Control("evolution", EvolutionController()),),
     "racing": Racing(),
@@ -37,6 +39,8 @@ OTHERS = {
     "allow_foreign_table": True,
     "trust_remote_code": True,
     "data.source": "glue/sst2",
+    "data.shots": 200,
+    "data.folds": 5,
     "data.text_column": "sentence",
     "data.pair_column": "question",
     "data.label_column": "grade",
@@ -272,3 +276,33 @@ def test_a_search_is_no_control_of_itself():
         ValueError, match="the control chance is the run's own controller, so it would find"
     ):
         replace(JOB, controls=(Control("chance", RandomController()),))
+
+
+@pytest.mark.parametrize(
+    ("n_items", "min_steps", "passes"),
+    [
+        (200, 0, (1, 2, 0)),
+        (200, 60, (9, 9, 0)),
+        (1000, 60, (2, 2, 0)),
+        (10_000, 60, (1, 2, 0)),
+        (5, 3, (3, 3, 0)),
+    ],
+    ids=str,
+)
+def test_few_items_get_as_many_passes_as_make_the_steps(n_items, min_steps, passes):
+    schedule = Schedule(finish_epochs=0).for_items(n_items, min_steps)
+    assert (schedule.full_epochs, schedule.epochs, schedule.finish_epochs) == passes
+
+
+def test_steps_are_asked_for_where_there_are_folds_or_they_are_named():
+    assert JOB.for_items(200, 0) == JOB
+    assert JOB.for_items(200, 5).schedule == JOB.schedule.for_items(200, FOLDED_STEPS)
+    assert replace(JOB, min_steps=0).for_items(200, 5).schedule == JOB.schedule
+    assert replace(JOB, min_steps=20).for_items(200, 0).schedule == JOB.schedule.for_items(200, 20)
+
+
+def test_steps_below_none_and_races_in_folds_are_refused():
+    with pytest.raises(ValueError, match="min_steps must be at least 0, but got min_steps=-1"):
+        replace(JOB, min_steps=-1)
+    with pytest.raises(ValueError, match="races are not for folds, but got folds=3"):
+        replace(JOB, racing=Racing(), data=DataSource(folds=3))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from rlnas.errors import CheckpointError
-from rlnas.supernet.checkpoint import load_checkpoint, native_pooling
+from rlnas.supernet.checkpoint import load_checkpoint, native_pooling, with_new_head
 
 COMMIT = "0" * 40
 
@@ -328,3 +328,19 @@ def test_a_hub_name_is_loaded_as_a_folder_is_pooling_included(bert_folder):
 def test_a_hub_model_that_says_nothing_of_pooling_reads_its_first_token(bert_folder):
     put_into_hub_cache(bert_folder, "someone/tiny-cls")
     assert load("someone/tiny-cls").model.config.pooling == "cls"
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ()], ids=["classes", "values"])
+def test_a_new_head_is_for_the_new_labels_and_all_else_is_kept(bert, names):
+    task = tiny.make_task(names)
+    model = with_new_head(bert.model, task, seed=1)
+    assert model.head.out.weight.shape == (max(1, len(names)), tiny.HIDDEN)
+    assert model.config.problem_type == ("single_label_classification" if names else "regression")
+    old = dict(bert.model.named_parameters())
+    same = {
+        name: torch.equal(p, old[name]) for name, p in model.named_parameters() if "head.out" not in name
+    }
+    assert all(same.values())
+    assert torch.equal(model.head.out.weight, with_new_head(bert.model, task, seed=1).head.out.weight)
+    assert not torch.equal(model.head.out.weight, with_new_head(bert.model, task, seed=2).head.out.weight)
+    assert not model.training

@@ -269,3 +269,18 @@ def test_an_unwritable_folder_is_reported(bert, tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(RunFolderError, match=r"cannot write the supernet into '.*taken'"):
         bert.save(tmp_path / "taken")
+
+
+def test_another_task_gets_the_same_encoder_and_a_classifier_of_its_own(supernet):
+    task = tiny.make_task(("no", "yes"))
+    other = supernet.for_task(task, seed=3)
+    assert (other.label_names, other.fine_tuned, other.max_seq_len) == (
+        ("no", "yes"),
+        False,
+        supernet.max_seq_len,
+    )
+    assert (other.importance, other.block_importance) == (None, None)
+    assert other.shape == supernet.shape
+    with torch.no_grad():
+        other.blocks[0][1].inner.weight.zero_()  # a copy: the first one stays as it is
+    assert supernet.blocks[0][1].inner.weight.abs().sum() > 0
