@@ -72,7 +72,7 @@ def load_checkpoint(
     num_labels = len(config.id2label or {}) if task is None else task.num_labels
     weights, missing = _read_weights(name, num_labels)
     tokenizer = _read_tokenizer(name, trust_remote_code)
-    ours = SubnetModelConfig(**_sizes(family, config, chosen), **labels_of(config, task))
+    ours = SubnetModelConfig(**_sizes(family, config, chosen), **_labels_of(config, task))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         result = SubnetModel(ours)
@@ -236,19 +236,19 @@ def _sizes(family: Family, config: PretrainedConfig, pooling: str) -> dict[str, 
     }
 
 
-def with_new_head(model: SubnetModel, task: Task, seed: int) -> SubnetModel:
-    """A copy of a model, in evaluation mode on the CPU, whose classifier is untrained and for another task.
+def with_new_head(model: SubnetModel, task: Task | None, seed: int) -> SubnetModel:
+    """A copy of a model, in evaluation mode on the CPU, whose classifier is untrained.
 
     Args:
         model: All but the weights of its last linear layer are copied.
-        task: Its labels shape the classifier.
+        task: Its labels shape the classifier; None keeps those of the model.
         seed: For the classifier's weights.
     """
     named = ("id2label", "label2id", "num_labels", "problem_type")
     sizes = {key: value for key, value in model.config.to_dict().items() if key not in named}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        result = SubnetModel(SubnetModelConfig(**{**sizes, **labels_of(model.config, task)}))
+        result = SubnetModel(SubnetModelConfig(**{**sizes, **_labels_of(model.config, task)}))
     old = dict(model.named_parameters())
     with torch.no_grad():
         for name, parameter in result.named_parameters():
@@ -258,7 +258,7 @@ def with_new_head(model: SubnetModel, task: Task, seed: int) -> SubnetModel:
     return result
 
 
-def labels_of(config: PretrainedConfig, task: Task | None) -> dict[str, Any]:
+def _labels_of(config: PretrainedConfig, task: Task | None) -> dict[str, Any]:
     """What a config says of its outputs: the task's labels, or without one those of the checkpoint."""
     if task is None:
         kind = "regression" if config.num_labels == 1 else "single_label_classification"

@@ -19,8 +19,8 @@ from rlnas.supernet.checkpoint import (
     check_pooling,
     check_vocabulary,
     fit_labels,
-    labels_of,
     quiet_transformers,
+    with_new_head,
 )
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
@@ -56,13 +56,14 @@ def load_own(model: str | Path, task: Task | None, pooling: str | None, *, seed:
     _check_full(stored.config, name)
     chosen = stored.config.pooling if pooling is None else pooling
     check_pooling(chosen)
-    wanted = stored.config if task is None else _retargeted(stored.config, task)
-    is_kept = chosen == stored.config.pooling and wanted.num_labels == stored.config.num_labels
-    is_kept = is_kept and wanted.problem_type == stored.config.problem_type
-    if not is_kept:
-        return Checkpoint(_with_new_head(stored, wanted, chosen, seed), tokenizer, fine_tuned=False)
+    if chosen != stored.config.pooling or not (task is None or _has_outputs_for(stored.config, task)):
+        stored.config.pooling = chosen
+        stored.config.head_act = stored.config.head_act if chosen == "cls" else None
+        return Checkpoint(with_new_head(stored, task, seed), tokenizer, fine_tuned=False)
     fine_tuned = task is None or task.is_regression or fit_labels(stored, stored.config, task)
-    stored.config = wanted
+    if task is not None and not task.is_regression:
+        stored.config.id2label = dict(enumerate(task.label_names))
+        stored.config.label2id = {label: index for index, label in enumerate(task.label_names)}
     return Checkpoint(stored, tokenizer, fine_tuned=fine_tuned)
 
 
@@ -99,22 +100,7 @@ def _check_full(config: SubnetModelConfig, name: str) -> None:
         )
 
 
-def _retargeted(config: SubnetModelConfig, task: Task) -> SubnetModelConfig:
-    """The same config for the task's labels."""
-    values = config.to_dict()
-    for key in ("num_labels", "id2label", "label2id", "problem_type", "transformers_version"):
-        values.pop(key, None)
-    return SubnetModelConfig(**values, **labels_of(config, task))
-
-
-def _with_new_head(stored: SubnetModel, config: SubnetModelConfig, pooling: str, seed: int) -> SubnetModel:
-    """The encoder of a model under a head of other outputs, with random weights."""
-    config.pooling = pooling
-    config.head_act = config.head_act if pooling == "cls" else None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = SubnetModel(config)
-    weights = {k: v for k, v in stored.state_dict().items() if not k.startswith("head.")}
-    model.load_state_dict(weights, strict=False)
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
+def _has_outputs_for(config: SubnetModelConfig, task: Task) -> bool:
+    """Whether a head has as many outputs as a task, of the same kind."""
+    is_regression = config.problem_type == "regression"
+    return is_regression == task.is_regression and config.num_labels == task.num_labels
