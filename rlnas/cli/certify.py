@@ -167,7 +167,8 @@ def _of_run(options: argparse.Namespace) -> tuple[Workload | None, list[tuple[st
     if "folder" not in models[0] and options.target_ratio is not None:
         targets = [options.target_ratio]
     paths = [str(model_path(folder, model, delivered=options.delivered)) for model in models]
-    logger.info("measured: %s", ", ".join(paths))
+    if any("finetuned" in model for model in models):
+        logger.info("measured: %s", ", ".join(paths))
     return workload, list(zip(paths, targets, strict=True))
 
 
