@@ -45,6 +45,12 @@ MAX_SECONDS = 20.0
 
 USUAL_FINALISTS = 12
 
+CAREFUL = 0.95
+"""Share of a target below which a subnet meets it even where the latency table flatters."""
+
+N_FURTHER = 2
+"""Further finalists of each kind, for each target."""
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTrial:
@@ -90,6 +96,30 @@ def finalists(result: Result, n_front: int = 8, n_best: int = 4) -> list[Trial]:
     best = sorted(complete, key=lambda trial: (-trial.reward, trial.number))[:n_best]
     chosen = {trial.number: trial for trial in [*front, *best]}
     return sorted(chosen.values(), key=lambda trial: trial.metrics.latency_ms)
+
+
+def further_finalists(
+    result: Result, target_ms: float, kept: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None
+) -> list[Trial]:
+    """More trials worth measuring for a target, so that a choice near it does not hang on luck.
+
+    Those of highest reward among trials predicted well below the target: the best ones lie close to it, and
+    all of them may be measured to miss it. And those that keep most importance within it, which says what
+    a repair or a last training makes of a subnet better than how it does before.
+
+    Args:
+        result: A search, with rewards for this target.
+        target_ms: The target in predicted milliseconds.
+        kept: How much importance configs keep, or None where it is not known.
+    """
+    complete = [trial for trial in result.trials if not trial.metrics.raced_out]
+    fitting = [trial for trial in complete if trial.metrics.latency_ms <= target_ms]
+    careful = [trial for trial in fitting if trial.metrics.latency_ms <= CAREFUL * target_ms]
+    chosen = sorted(careful, key=lambda trial: (-trial.reward, trial.number))[:N_FURTHER]
+    if kept is not None and fitting:
+        worth = dict(zip(fitting, kept([trial.config for trial in fitting]), strict=True))
+        chosen += sorted(fitting, key=lambda trial: (-worth[trial], trial.number))[:N_FURTHER]
+    return list(dict.fromkeys(chosen))
 
 
 def measure_trials(

@@ -11,7 +11,7 @@ from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
-from rlnas.run.choice import choose, finalists, measure_again, measure_trials, settle
+from rlnas.run.choice import choose, finalists, further_finalists, measure_again, measure_trials, settle
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
@@ -71,7 +71,7 @@ def deliver(
     goals = [replace(goal, expected=expected) for goal in goals_of(job, inputs, folder)]
     timed = TimedModel(inputs.supernet, inputs.workload, job.device)
     with folder.phase("measure"):
-        measured = measure_trials(timed, _finalists_of(goals, result), job.device)
+        measured = measure_trials(timed, _finalists_of(goals, result, inputs, evaluator), job.device)
     if job.schedule.repairs:
         with folder.phase("repair"):
             worth = worth_repairing(_as_chosen(measured, inputs), [goal.target_ratio for goal in goals])
@@ -115,9 +115,21 @@ def _expected_accuracies(
     return {trial.number: float(value) for trial, value in zip(complete, accuracies, strict=True)}
 
 
-def _finalists_of(goals: Sequence[Goal], result: Result) -> list[Trial]:
+def _finalists_of(
+    goals: Sequence[Goal],
+    result: Result,
+    inputs: Inputs,
+    evaluator: SupernetEvaluator | FoldedEvaluator,
+) -> list[Trial]:
     """The finalists of all goals together, as the search judged them."""
-    numbers = {trial.number for goal in goals for trial in finalists(goal.result(result))}
+    full_ms = full_latency(inputs.space, inputs.latency)
+    found: list[Trial] = []
+    for goal in goals:
+        judged = goal.result(result)
+        found += finalists(judged)
+        if goal.target_ratio is not None:
+            found += further_finalists(judged, goal.target_ratio * full_ms, evaluator.kept_importance)
+    numbers = {trial.number for trial in found}
     chosen = [trial for trial in result.trials if trial.number in numbers]
     return sorted(chosen, key=lambda trial: trial.metrics.latency_ms)
 

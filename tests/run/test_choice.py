@@ -16,6 +16,7 @@ from rlnas.run.choice import (
     choose,
     choose_next,
     finalists,
+    further_finalists,
     measure_again,
     measure_trials,
     settle,
@@ -46,6 +47,26 @@ results = st.lists(st.tuples(percents, percents, percents), min_size=1, max_size
 measurements = st.lists(st.tuples(st.integers(1, 200), percents), min_size=1, max_size=12).map(
     lambda rows: [entry(number, ratio / 100, reward) for number, (ratio, reward) in enumerate(rows)]
 )
+
+
+def numbers(trials):
+    return [one.number for one in trials]
+
+
+def test_further_finalists_keep_well_below_the_target_or_keep_most_importance():
+    trials = [trial(0, 0.9, 1.0, 0.9), trial(1, 0.8, 0.97, 0.8), trial(2, 0.7, 0.9, 0.7)]
+    trials += [trial(3, 0.6, 0.5, 0.6), trial(4, 0.5, 0.4, 0.5), trial(5, 0.99, 1.2, 0.99)]
+    result = result_of([*trials, trial(6, 0.95, 0.6, 0.95, raced_out=True)])
+    assert numbers(further_finalists(result, 1.0, None)) == [2, 3]
+    # The fourth keeps most; the one above the target counts for nothing.
+    units = {4: 9.0, 0: 5.0, 5: 99.0}
+
+    def kept(configs):
+        return [units.get(config.layers[0].intermediate_size - 1, 1.0) for config in configs]
+
+    assert numbers(further_finalists(result, 1.0, kept)) == [2, 3, 4, 0]
+    assert numbers(further_finalists(result, 0.45, kept)) == [4]
+    assert further_finalists(result, 0.1, kept) == []
 
 
 @given(results)
