@@ -34,6 +34,7 @@ FRONT_KEYS = {"accuracy", "accuracy_ci", "n_items", "split", "latency_ms", "late
 MODEL_KEYS = FRONT_KEYS | {"latency_ci"}
 SEARCH_KEYS = {"config", "trial", "predicted_latency_ms", "reward"}
 KEYS = {
+    *("base_model", "training"),
     *("rlnas_version", "model", "task", "shape", "device", "workload", "versions", "controller", "reward"),
     *(
         "budget",
