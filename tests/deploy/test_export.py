@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import re
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Task
 
+MODULE = importlib.import_module("rlnas.deploy.export")  # the package has a function of its name
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 LABELS = ("bad", "good", "<odd|name>")
 SUBNET = SubnetConfig((LayerConfig(1, 24), LayerConfig(0, 0), LayerConfig(2, 0)))
@@ -317,7 +319,7 @@ def test_an_export_that_fails_leaves_what_was_there(
         (folder / "model.onnx").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("rlnas.deploy.export.write_forms", fill)
+    monkeypatch.setattr(MODULE, "write_forms", fill)
     with pytest.raises(RunFolderError, match=r"cannot write the model into .*\(No space left on device\)"):
         export(supernets("bert", task), SUBNET, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -345,7 +347,7 @@ def test_int8_is_scored_by_the_metric_of_the_task(
     monkeypatch: pytest.MonkeyPatch,
 ):
     asked: list[object] = []
-    monkeypatch.setattr("rlnas.deploy.export.write_forms", lambda *given: asked.append(given[2:]))
+    monkeypatch.setattr(MODULE, "write_forms", lambda *given: asked.append(given[2:]))
     export(supernets("bert", task), SUBNET, tmp_path, search=task.search)
     export(supernets("bert", regression), SUBNET, tmp_path)
     origin = Origin(data=DataFacts.of(regression))

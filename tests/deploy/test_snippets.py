@@ -97,17 +97,16 @@ def test_onnx_and_int8_run_with_onnxruntime_and_tokenizers_alone(exported, tmp_p
     assert 0 < gap <= 0.1 * np.abs(expected).max()
 
 
-def test_a_stock_folder_and_a_program_run_with_torch(exported, task, tmp_path):
+def test_a_stock_folder_runs_in_a_pipeline_that_trusts_no_code(exported, task, tmp_path):
     folder, expected = exported
-    answers = ask_stranger(folder, ["model.safetensors", "program.pt2"], (), tmp_path)
-    assert np.abs(np.array(answers["program.pt2"]["logits"]) - expected).max() <= 1e-4
+    answer = ask_stranger(folder, ["model.safetensors"], (), tmp_path)["model.safetensors"]
     classes = [task.label_names[index] for index in expected.argmax(axis=1)]
-    assert re.findall(r"'label': '(.*?)'", answers["model.safetensors"]["printed"]) == classes
+    assert re.findall(r"'label': '(.*?)'", answer["printed"]) == classes
     assert "trust_remote_code" not in (folder / "README.md").read_text()
     assert not (folder / "modeling_subnet.py").exists()
 
 
-def test_a_program_needs_no_transformers(exported, tmp_path):
+def test_a_program_runs_with_torch_and_tokenizers_alone(exported, tmp_path):
     folder, expected = exported
     answer = ask_stranger(folder, ["program.pt2"], ("transformers",), tmp_path)["program.pt2"]
     assert np.abs(np.array(answer["logits"]) - expected).max() <= 1e-4
