@@ -12,7 +12,7 @@ import torch
 
 from rlnas.deploy import onnx_file
 from rlnas.deploy.agreement import example_request
-from rlnas.deploy.onnx_file import OnnxModel, write_onnx
+from rlnas.deploy.onnx_file import OnnxModel, write_int8, write_onnx
 from rlnas.errors import CheckpointError, ExportError, MissingDependencyError, RunFolderError
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.supernet import Supernet
@@ -175,3 +175,34 @@ def test_running_needs_no_exporter(stock_file, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"^running ONNX needs onnxruntime; "):
         OnnxModel(stock_file)
+
+
+def test_what_cannot_be_brought_to_int8_is_refused(tmp_path, capfd):
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(
+        ExportError, match=r"bad.onnx' could not be brought to int8 \(.*deploy it in float32"
+    ):
+        write_int8(tmp_path / "bad.onnx", tmp_path / "int8.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.onnx"]
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(OSError(errno.ENOSPC, "No space left"), RunFolderError), (KeyboardInterrupt(), None)],
+)
+def test_int8_that_was_not_written_whole_does_not_stay(tmp_path, monkeypatch, fault, kind):
+    def fill(source, target):
+        target.write_bytes(b"half")
+        raise fault
+
+    monkeypatch.setattr(onnx_file, "quantize_graph", fill)
+    with pytest.raises(kind or KeyboardInterrupt, match=r"int8.onnx. \(No space left\)" if kind else None):
+        write_int8(tmp_path / "exact.onnx", tmp_path / "int8.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_needs_its_packages(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"^writing ONNX in int8 needs onnx, onnxruntime; "):
+        write_int8(tmp_path / "exact.onnx", tmp_path / "int8.onnx")
