@@ -71,7 +71,7 @@ def main() -> None:
     closest: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for family in FAMILIES:
-            folder = _write_checkpoint(Path(temporary) / family, family, options.seed)
+            folder = write_checkpoint(Path(temporary) / family, family, options.seed)
             for pooling in ("cls", "mean"):
                 name = f"{family}-{pooling}"
                 gaps[name], closest[name] = _compare(folder, pooling, n_configs, options)
@@ -163,7 +163,7 @@ def _task(seed: int) -> Task:
     return Task("equivalence", split, split, split, LABELS)
 
 
-def _write_checkpoint(folder: Path, family: str, seed: int) -> Path:
+def write_checkpoint(folder: Path, family: str, seed: int) -> Path:
     """A classifier with random weights of some width: with the usual 0.02 all subnets answer alike."""
     tokenizer = _tokenizer(family)
     labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}

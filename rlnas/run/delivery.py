@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
+from rlnas.deploy.card import write_card
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import choose, finalists, further_finalists, measure_again, measure_trials, settle
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
+from rlnas.run.origin import CERTIFICATE_FILE, origin_of
 from rlnas.run.repairing import repaired_accuracies, worth_repairing
 from rlnas.run.steps import Step, read_steps, write_steps
 from rlnas.run.summary import describe_model, describe_run
@@ -90,6 +92,8 @@ def deliver(
     else:
         summary |= models[0]
     summary |= told
+    for goal in goals:  # anew, now that everything is known; a killed run comes here again
+        write_card(goal.folder, origin_of(summary, goal.folder))
     write_json(folder.summary, summary)
     end_delivery(folder)
     return summary
@@ -163,7 +167,7 @@ def _delivered(
         write_steps(goal.steps, steps, n_trials)
         chosen = following
     model = describe_model(job, inputs, goal, chosen, certificate, steps, choice.confirmations)
-    write_json(goal.folder / "certificate.json", {**certificate.to_dict(), "steps": model["steps"]})
+    write_json(goal.folder / CERTIFICATE_FILE, {**certificate.to_dict(), "steps": model["steps"]})
     goal.delivered.parent.mkdir(exist_ok=True)
     write_json(goal.delivered, {"n_trials": n_trials, "model": model})
     return model

@@ -15,7 +15,14 @@ from models import CASES, Narrow, Refused
 from rlnas.errors import DeviceError, MissingDependencyError
 from rlnas.latency.device import timing_conditions
 from rlnas.runtime.eager import eager_call
-from rlnas.runtime.onnx import _check_provider, check_onnxruntime, onnx_call
+from rlnas.runtime.onnx import (
+    _check_provider,
+    check_onnxruntime,
+    onnx_call,
+    open_session,
+    quantize_graph,
+    write_graph,
+)
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -80,6 +87,20 @@ def test_the_exporter_says_nothing_and_logging_is_as_before(capfd, caplog):
     assert logging.root.manager.disable == logging.NOTSET
 
 
+def test_a_graph_holds_its_weights_or_lays_them_beside(tmp_path):
+    module = Narrow()
+    for name, external in (("one.onnx", False), ("two.onnx", True)):
+        path = tmp_path / name
+        write_graph(
+            module, {"x": X, "shift": None}, path, output_name="y", dynamic={0: "n"}, external_data=external
+        )
+        session = open_session(path)
+        assert (session.get_inputs()[0].shape, session.get_outputs()[0].shape) == (["n", 4], ["n", 4])
+        (y,) = session.run(["y"], {"x": X[:1].numpy()})
+        torch.testing.assert_close(torch.from_numpy(y), module(X[:1]))
+    assert {file.name for file in tmp_path.iterdir()} == {"one.onnx", "two.onnx", "two.onnx.data"}
+
+
 def test_one_thread_that_does_not_spin_computes(monkeypatch):
     seen = []
     real = onnxruntime.InferenceSession
@@ -132,3 +153,24 @@ def test_a_session_that_falls_back_to_another_provider_is_refused():
     with pytest.raises(DeviceError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
         _check_provider(session, {"input_ids": on_gpu})
     _check_provider(session, {"input_ids": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_graph_in_int8_computes_about_the_same_with_a_quarter_of_the_bytes(tmp_path, external):
+    module = Narrow(units=4096)  # so many that the exporter leaves transpositions in the graph
+    write_graph(module, {"x": X}, tmp_path / "exact.onnx", external_data=external)
+    quantize_graph(tmp_path / "exact.onnx", tmp_path / "int8.onnx")
+    (exact,), (found,) = (
+        open_session(tmp_path / name).run(None, {"x": X.numpy()}) for name in ("exact.onnx", "int8.onnx")
+    )
+    assert 0 < abs(found - exact).max() < 0.05
+    exact_size, size = (
+        sum(file.stat().st_size for file in tmp_path.glob(f"{name}.onnx*")) for name in ("exact", "int8")
+    )
+    assert size < 0.5 * exact_size
+    assert (tmp_path / "int8.onnx.data").exists() == external
+
+
+def test_a_graph_names_no_folder_of_this_machine(tmp_path):
+    write_graph(Narrow(), {"x": X}, tmp_path / "one.onnx", external_data=False)
+    assert str(Path(__file__).parents[2]).encode() not in (tmp_path / "one.onnx").read_bytes()
