@@ -109,13 +109,42 @@ def _stock_config(name: str, sizes: SubnetModelConfig) -> PretrainedConfig:
     return AutoConfig.for_model(name, **values)
 
 
+def fill_from_plain(subnet: SubnetModel, plain: PreTrainedModel) -> None:
+    """Inverse of `plain_model`: give a subnet of the same sizes the weights of its stock form, in place.
+
+    Args:
+        subnet: A subnet without an obstacle.
+        plain: What `plain_model` made of such a subnet, perhaps saved and read since.
+
+    Raises:
+        InvalidSubnetError: If the sizes differ.
+    """
+    name = family_name(subnet.config)
+    theirs = dict(plain.named_parameters())
+    own = dict(subnet.named_parameters())
+    pairs = [] if name is None else _names(FAMILIES[name], subnet)
+    for ours, stock in pairs:
+        if stock not in theirs or theirs[stock].shape != own[ours].shape:
+            pairs = []
+            break
+        own[ours].data.copy_(theirs[stock])
+    if not pairs:
+        raise InvalidSubnetError(
+            f"a {type(plain).__name__} with other sizes is no stock form of this subnet; export it again"
+        )
+
+
 def _stock_weights(family: Family, weights: SubnetModel) -> dict[str, Tensor]:
-    """By the family's names; the layers that are kept move together."""
+    """By the family's names."""
     own = dict(weights.named_parameters())
+    return {theirs: own[ours].detach().cpu() for ours, theirs in _names(family, weights)}
+
+
+def _names(family: Family, weights: SubnetModel) -> list[tuple[str, str]]:
+    """Our name and the family's name of each weight; the layers that are kept move together."""
     kept = [index for index, pair in enumerate(_pairs(weights.config)) if pair != (0, 0)]
-    found = {}
-    has_project = "embeddings.project.weight" in own
-    for ours, theirs in weight_names(family, len(kept), has_project=has_project):
-        moved = re.sub(r"^layers\.(\d+)\.", lambda match: f"layers.{kept[int(match[1])]}.", ours)
-        found[theirs] = own[moved].detach().cpu()
-    return found
+    has_project = weights.embeddings.project is not None
+    return [
+        (re.sub(r"^layers\.(\d+)\.", lambda match: f"layers.{kept[int(match[1])]}.", ours), theirs)
+        for ours, theirs in weight_names(family, len(kept), has_project=has_project)
+    ]

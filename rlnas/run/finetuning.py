@@ -20,19 +20,23 @@ import torch
 
 from rlnas.data import read_task
 from rlnas.deploy import certify, export
+from rlnas.deploy.card import write_card
 from rlnas.deploy.loading import load
+from rlnas.deploy.plain import fill_from_plain
 from rlnas.errors import EvaluationError, RLNASError, RunFolderError, TrainingError
-from rlnas.report import write_report
+from rlnas.report import read_summary, write_report
 from rlnas.run.export import check_free
 from rlnas.run.folder import RunFolder, read_json, write_folder, write_json
 from rlnas.run.job import check_seed, ratio_name
 from rlnas.run.models import model_path, single_model
+from rlnas.run.origin import CERTIFICATE_FILE, FINETUNING_FILE, origin_of
 from rlnas.run.training import usual_learning_rate
 from rlnas.scores import difference_interval, score
 from rlnas.space import SubnetConfig
 from rlnas.supernet import SubnetFinisher, Supernet
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.inference import predict
+from rlnas.supernet.modeling_subnet import SubnetModel
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.workload import Workload
 
@@ -42,13 +46,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rlnas.deploy import Certificate
-    from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.task import Task
 
 logger = logging.getLogger(__name__)
 
-RECORD_FILE = "finetuning.json"
-CERTIFICATE_FILE = "certificate.json"
 SETTINGS_FILE = "settings.json"
 
 RATE_SHARE = 0.25
@@ -218,6 +219,7 @@ def finetune(
         certificate = None
         if not (place.trained / CERTIFICATE_FILE).is_file():
             certificate = _judge(place, task, device)
+        write_card(place.trained, origin_of(read_summary(folder.path), place.trained))
         write_folder(place.out, lambda path: shutil.copytree(place.trained, path, dirs_exist_ok=True))
         result = _result(place, certificate)
         if place.is_of_run:
@@ -236,8 +238,8 @@ def _is_done(place: _Place, wanted: Mapping[str, Any], *, resume: bool) -> bool:
             )
         _check_settings(read_json(place.work / SETTINGS_FILE), wanted, place.work)
         return False
-    if (place.out / RECORD_FILE).is_file() and resume:
-        _check_settings(read_json(place.out / RECORD_FILE).get("settings", {}), wanted, place.out)
+    if (place.out / FINETUNING_FILE).is_file() and resume:
+        _check_settings(read_json(place.out / FINETUNING_FILE).get("settings", {}), wanted, place.out)
         return True
     check_free(place.out)
     return False
@@ -279,6 +281,17 @@ def _full(folder: RunFolder, device: str) -> Supernet:
     return Supernet(model, tokenizer, max_seq_len=loaded.max_seq_len, fine_tuned=True)
 
 
+def _subnet(delivered: Path, full: Supernet, config: SubnetConfig) -> SubnetModel:
+    """The delivered model in float32, beside the full one; it may be in the stock class of its family."""
+    module: Any = load(delivered, trust_remote_code=False, is_judged=True).module
+    subnet = full.extract(config)
+    if isinstance(module, SubnetModel):
+        subnet.load_state_dict(module.state_dict())
+    else:
+        fill_from_plain(subnet, module)
+    return subnet
+
+
 def _train(
     place: _Place,
     settings: Finetuning,
@@ -293,8 +306,7 @@ def _train(
     full = _full(place.folder, device)
     delivered = model_path(place.folder, place.model)
     with _needed(place.folder, delivered):
-        module: Any = load(delivered, trust_remote_code=False, is_judged=True).module
-    subnet = cast("SubnetModel", module.float().to(device).eval())
+        subnet = _subnet(delivered, full, place.subnet)
     if not place.work.is_dir():
         write_folder(place.work, lambda path: write_json(path / SETTINGS_FILE, wanted))
     try:
@@ -322,7 +334,7 @@ def _train(
 
     def write(path: Path) -> None:
         export(full, place.subnet, path, weights=subnet)
-        write_json(path / RECORD_FILE, record)
+        write_json(path / FINETUNING_FILE, record)
 
     write_folder(place.trained, write)
 
@@ -347,7 +359,7 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     labels = task.final.labels
     scores = [score(task.metric, labels, answers) for answers in (before, after)]
     low, high = difference_interval(task.metric, labels, before, after)
-    record = read_json(place.trained / RECORD_FILE)
+    record = read_json(place.trained / FINETUNING_FILE)
     record["gain"] = {
         "split": task.final.name,
         "n_items": len(task.final),
@@ -357,7 +369,7 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
         "gain_ci": [100 * low, 100 * high],
     }
     record["seconds"]["certify"] = round(time.monotonic() - start, 3)
-    write_json(place.trained / RECORD_FILE, record)
+    write_json(place.trained / FINETUNING_FILE, record)
     write_json(place.trained / CERTIFICATE_FILE, certificate.to_dict())
     return certificate
 
@@ -372,7 +384,7 @@ def _answers(path: Path, task: Task, dtype: str, device: str) -> npt.NDArray[Any
 
 def _result(place: _Place, certificate: Certificate | None) -> Finetuned:
     """What came out, as it lies in its folder."""
-    record, certified = (read_json(place.out / name) for name in (RECORD_FILE, CERTIFICATE_FILE))
+    record, certified = (read_json(place.out / name) for name in (FINETUNING_FILE, CERTIFICATE_FILE))
     folder = place.out.relative_to(place.folder.path) if place.is_of_run else place.out
     finetuned = {
         "folder": str(folder),

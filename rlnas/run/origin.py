@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CERTIFICATE_FILE = "certificate.json"
 """The certificate of a delivered model, in its folder."""
 
+FINETUNING_FILE = "finetuning.json"
+"""How a model was trained further by `rlnas.run.finetuning`, in its folder."""
+
 
 def origin_of(summary: Mapping[str, Any], model: Path) -> Origin:
     """What is known of a model that a run has delivered.
@@ -35,7 +38,7 @@ def origin_of(summary: Mapping[str, Any], model: Path) -> Origin:
         shape=ModelShape(**summary["shape"]),
         base=_base(summary),
         data=_data(summary),
-        training=_training(summary.get("training")),
+        training=(*_training(summary.get("training")), *_further_training(model)),
         certificate=read_json(certificate) if certificate.is_file() else None,
         versions=summary["versions"],
     )
@@ -104,6 +107,19 @@ def _training(passes: Mapping[str, int] | None) -> tuple[str, ...]:
             f"{passes['repair_items']:,} training items"
         )
     return tuple(told)
+
+
+def _further_training(model: Path) -> tuple[str, ...]:
+    """What `rlnas finetune` did, where it did."""
+    path = model / FINETUNING_FILE
+    if not path.is_file():
+        return ()
+    record = read_json(path)
+    looks = record["looks"]
+    text = f"trained further on {record['n_train']:,} items, taught by {record['teacher']}"
+    if looks["n_items"]:
+        text += f"; its weights were chosen on {looks['n_items']:,} items of the {looks['split']} split"
+    return (text,)
 
 
 def _passes(number: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlnas.deploy.agreement import check_agreement, ready
-from rlnas.deploy.plain import obstacle_to_plain, plain_model
+from rlnas.deploy.plain import fill_from_plain, obstacle_to_plain, plain_model
 from rlnas.errors import InvalidSubnetError
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
@@ -39,6 +39,23 @@ def test_the_stock_class_computes_the_same(supernets, task, family):
     assert model.config.num_hidden_layers == 2
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in subnet.parameters())
     assert not model.training
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_the_stock_form_gives_its_weights_back(supernets, task, family):
+    supernet = supernets(family, task)
+    subnet, empty = supernet.extract(PLAIN), supernet.extract(PLAIN)
+    for parameter in empty.parameters():
+        parameter.data.zero_()
+    fill_from_plain(empty, plain_model(subnet))
+    assert all(torch.equal(a, b) for a, b in zip(empty.parameters(), subnet.parameters(), strict=True))
+
+
+def test_a_stock_form_of_other_sizes_is_refused(supernets, task):
+    supernet = supernets("bert", task)
+    deeper = plain_model(supernet.extract(supernet.shape.full))
+    with pytest.raises(InvalidSubnetError, match="a BertForSequenceClassification with other sizes"):
+        fill_from_plain(supernet.extract(PLAIN), deeper)
 
 
 def test_labels_and_number_format_stay(supernets, task):

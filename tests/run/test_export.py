@@ -34,13 +34,13 @@ def test_the_chosen_subnet_is_copied(finished, tmp_path):
 
 
 def test_the_model_that_was_trained_further_is_copied_unless_the_delivered_one_is_asked_for(run, tmp_path):
-    (run / "finetuned").mkdir()
+    shutil.copytree(run / "best", run / "finetuned")
     (run / "finetuned" / "here").write_text("")
     write_json(
         run / "summary.json", {**read_json(run / "summary.json"), "finetuned": {"folder": "finetuned"}}
     )
     assert export_chosen(run, tmp_path / "small")[0] == run / "finetuned"
-    assert files_of(tmp_path / "small") == {"here": b""}
+    assert files_of(tmp_path / "small") == files_of(run / "finetuned")
     assert export_chosen(run, tmp_path / "other", delivered=True)[0] == run / "best"
 
 
