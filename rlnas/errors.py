@@ -48,6 +48,10 @@ class TrainingError(RLNASError, RuntimeError):
     """A training that cannot go on, e.g. because its loss is not a number."""
 
 
+class ExportError(RLNASError, RuntimeError):
+    """A model that cannot be written in a form, or whose written form computes something else."""
+
+
 class DeviceError(RLNASError, RuntimeError):
     """A device that is not there, or a clock that cannot be trusted."""
 

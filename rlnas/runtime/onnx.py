@@ -43,17 +43,30 @@ def check_onnxruntime(device: str, dtype: str) -> None:
         raise DeviceError(
             f"mode='onnxruntime' runs {' and '.join(DTYPES)}, but got dtype={dtype!r}; use dtype='float32'"
         )
-    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if absent:
-        raise MissingDependencyError(
-            f"mode='onnxruntime' needs {', '.join(absent)}; install with: pip install 'rlnas[onnx]'"
-        )
+    check_packages("mode='onnxruntime'")
     import onnxruntime
 
     if device.startswith("cuda") and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise DeviceError(
             f"mode='onnxruntime' on device={device!r} needs a build of ONNX Runtime with CUDA: "
             "install onnxruntime-gpu in place of onnxruntime, or use mode='cuda_graph'"
+        )
+
+
+def check_packages(what: str, packages: tuple[str, ...] = PACKAGES) -> None:
+    """Make sure that packages are there.
+
+    Args:
+        what: What needs them, for the message.
+        packages: Names to import.
+
+    Raises:
+        MissingDependencyError: If one is not installed.
+    """
+    absent = [package for package in packages if importlib.util.find_spec(package) is None]
+    if absent:
+        raise MissingDependencyError(
+            f"{what} needs {', '.join(absent)}; install with: pip install 'rlnas[onnx]'"
         )
 
 
@@ -66,16 +79,12 @@ def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callabl
     Raises:
         DeviceError: If the module cannot be exported, or ONNX Runtime does not take it.
     """
-    import onnxruntime
-
     given = {name: value.contiguous() for name, value in inputs.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="rlnas-onnx-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         try:
-            _export(_Positional(module, inputs), given, path)
-            session = onnxruntime.InferenceSession(
-                str(path), _options(), providers=_providers(given), enable_fallback=0
-            )
+            write_graph(module, inputs, path)
+            session = open_session(path, _providers(given))
             _check_provider(session, given)
         except Exception as error:  # the exporter's and the runtime's classes share no parent of their own
             raise DeviceError(
@@ -98,7 +107,7 @@ def _run(session: InferenceSession, binding: IOBinding, output: Tensor, _given: 
     return output
 
 
-class _Positional(nn.Module):
+class Positional(nn.Module):
     """A module that takes only tensors, by position, and returns one: what a graph can express."""
 
     def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor | None]) -> None:
@@ -108,26 +117,63 @@ class _Positional(nn.Module):
         self._names = [name for name, value in inputs.items() if value is not None]
 
     def forward(self, *tensors: Tensor) -> Tensor:
+        """The module's logits, or the first tensor that it returns."""
         given = dict(zip(self._names, tensors, strict=True))
         return first_tensor(self.module(**given, **self._absent))
 
 
-def _export(module: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
+def write_graph(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor | None],
+    path: Path,
+    *,
+    output_name: str = "output",
+    dynamic: Mapping[int, str] | None = None,
+    external_data: bool = True,
+) -> None:
+    """Write a module as an ONNX file.
+
+    Args:
+        module: Anything whose `forward` takes the inputs by name.
+        inputs: Tensors to trace it with, or None, by name.
+        path: The file.
+        output_name: What the graph calls its output.
+        dynamic: Axes of all inputs that may have another size than the traced one, with their names.
+        external_data: Whether the weights lie beside the file, under its name and ``.data``: a file
+            of 2 GB or more cannot hold them.
+    """
+    given = {name: value for name, value in inputs.items() if value is not None}
+    axes = None if dynamic is None else (tuple(dict(dynamic) for _ in given),)
     # Tracing asks tensors for versions that those of inference mode do not have.
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
+    with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(
-            module,
+            Positional(module, inputs),
             tuple(tensor.clone() for tensor in given.values()),
             input_names=list(given),
-            output_names=["output"],
+            output_names=[output_name],
+            dynamic_shapes=axes,
             dynamo=True,
             verbose=False,
         )
-        program.save(str(path), external_data=True)  # type: ignore[union-attr]  # only None without dynamo
+        program.save(str(path), external_data=external_data)  # type: ignore[union-attr]  # only None without dynamo
+
+
+def open_session(path: Path, providers: list[Any] | None = None) -> InferenceSession:
+    """An ONNX file, ready to run: on one thread that does not spin.
+
+    Args:
+        path: The file.
+        providers: Where it runs, as ONNX Runtime takes it; on the CPU by default.
+    """
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
+        str(path), _options(), providers=providers or ["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter reports its progress on all channels; none of it helps where the export succeeds."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

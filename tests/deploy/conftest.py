@@ -119,3 +119,14 @@ def supernets(checkpoint: Callable[[str, Task], Path]) -> Callable[[str, Task], 
         return Supernet.from_pretrained(checkpoint(family, task), task, max_seq_len=20)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Callable[[str], Any]:
+    """Makes a random stock classifier of `LABELS`, ready to run."""
+
+    def make(family: str) -> Any:
+        torch.manual_seed(0)
+        return model(family, num_labels=len(LABELS)).eval()
+
+    return make

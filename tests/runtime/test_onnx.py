@@ -15,7 +15,7 @@ from models import CASES, Narrow, Refused
 from rlnas.errors import DeviceError, MissingDependencyError
 from rlnas.latency.device import timing_conditions
 from rlnas.runtime.eager import eager_call
-from rlnas.runtime.onnx import _check_provider, check_onnxruntime, onnx_call
+from rlnas.runtime.onnx import _check_provider, check_onnxruntime, onnx_call, open_session, write_graph
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -78,6 +78,20 @@ def test_the_exporter_says_nothing_and_logging_is_as_before(capfd, caplog):
     assert (printed.out, printed.err) == ("", "")
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
     assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_a_graph_holds_its_weights_or_lays_them_beside(tmp_path):
+    module = Narrow()
+    for name, external in (("one.onnx", False), ("two.onnx", True)):
+        path = tmp_path / name
+        write_graph(
+            module, {"x": X, "shift": None}, path, output_name="y", dynamic={0: "n"}, external_data=external
+        )
+        session = open_session(path)
+        assert (session.get_inputs()[0].shape, session.get_outputs()[0].shape) == (["n", 4], ["n", 4])
+        (y,) = session.run(["y"], {"x": X[:1].numpy()})
+        torch.testing.assert_close(torch.from_numpy(y), module(X[:1]))
+    assert {file.name for file in tmp_path.iterdir()} == {"one.onnx", "two.onnx", "two.onnx.data"}
 
 
 def test_one_thread_that_does_not_spin_computes(monkeypatch):
