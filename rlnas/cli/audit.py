@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rlnas.cli.command import Commands
     from rlnas.deploy.audit import Scope
     from rlnas.deploy.findings import Audit
+
+logger = logging.getLogger(__name__)
 
 FAILED = 1
 
@@ -46,11 +49,14 @@ def add_audit(commands: Commands) -> None:
         "--supernet",
         type=Path,
         metavar="FOLDER",
-        help="shared weights of which an exported model is a subnet, e.g. RUN/supernet; a run brings its own",
+        help="shared weights that an exported model was cut from, e.g. RUN/supernet; a run brings its own",
     )
     add_task_flags(parser, "; its search split is used. Without it tokens are random", None)
     parser.add_argument(
-        "--target-ratio", type=float, metavar="R", help="which model, of a run for several targets; else all"
+        "--target-ratio",
+        type=float,
+        metavar="R",
+        help="which model, of a run for several targets; else all",
     )
     parser.add_argument("--items", type=int, default=200, metavar="N", help="items of the task at most")
     parser.add_argument(
@@ -74,7 +80,10 @@ def add_audit(commands: Commands) -> None:
         help="let code inside the models run on this machine",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the items, of random tokens and of the order of timings"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the items, of random tokens and of the order of timings",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the audit as JSON too")
 
@@ -102,9 +111,11 @@ def run_audit(options: argparse.Namespace) -> int:
     if options.out is not None:
         make_room(options.out, "audit.json")
     audits = _audits(options, scope)
-    print("\n\n".join(map(str, audits)))
     if options.out is not None:
         _write(options.out, audits)
+    print("\n\n".join(map(str, audits)))
+    if len(audits) > 1:
+        print(f"\n{_verdict(audits)}")
     return 0 if all(audit.passed for audit in audits) else FAILED
 
 
@@ -139,6 +150,14 @@ def _audits(options: argparse.Namespace, scope: Scope) -> Sequence[Audit]:
     return [audit(options.model, supernet=supernet, baseline=options.baseline, task=task, scope=scope)]
 
 
+def _verdict(audits: Sequence[Audit]) -> str:
+    """That of the first model that has failed, or one for all."""
+    for audit in audits:
+        if not audit.passed:
+            return f"{audit.verdict} ({audit.model})"
+    return f"audit passed: {len(audits)} models"
+
+
 def _write(out: Path, audits: Sequence[Audit]) -> None:
     """The audit as JSON, or a list of those of several targets."""
     from rlnas.run.folder import write_json
@@ -147,4 +166,4 @@ def _write(out: Path, audits: Sequence[Audit]) -> None:
     if len(audits) > 1:
         values = {"passed": all(one.passed for one in audits), "models": [one.to_dict() for one in audits]}
     write_json(out, values)
-    print(f"audit: {out}")
+    logger.info("written: %s", out)

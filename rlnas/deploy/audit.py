@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rlnas.deploy.agreement import ready
 from rlnas.deploy.claims import (
     check_config,
     check_digest,
@@ -22,6 +23,7 @@ from rlnas.deploy.claims import (
     check_precision,
     differing_weights,
     expected_shapes,
+    fits,
     read_claims,
 )
 from rlnas.deploy.export import CONFIG_FILE
@@ -48,9 +50,10 @@ from rlnas.deploy.forms import (
     supernet_forms,
 )
 from rlnas.deploy.loading import load, read_tokenizer
-from rlnas.deploy.stock import load_stock, read_config
+from rlnas.deploy.onnx_file import OnnxModel, write_onnx
+from rlnas.deploy.stock import check_code, load_stock, read_config
 from rlnas.deploy.weights_file import describe_weights
-from rlnas.errors import CheckpointError, MissingDependencyError
+from rlnas.errors import CheckpointError, ExportError, MissingDependencyError
 from rlnas.supernet.encoding import encode
 from rlnas.supernet.modeling_subnet import SubnetModelConfig
 
@@ -181,15 +184,15 @@ class _Auditor:
         if supernet is not None:
             n_params["the supernet"] = supernet.n_params(claims.config)  # refuses another supernet
         n_params[CONFIG_FILE] = sum(map(math.prod, expected_shapes(claims).values()))
-        digest, config = check_digest(self._folder, claims.certificate), check_config(claims, self._weights)
+        digest = check_digest(self._folder, claims.certificate)
         self._findings += [
             check_finite(self._weights),
             digest,
-            config,
+            check_config(claims, self._weights),
             check_parameters(n_params, self._weights),
             check_precision(claims, self._weights),
         ]
-        if config.passed is False:
+        if not fits(claims, self._weights):
             self._notes.append("no form was compared, as the weights do not fit the config")
             return self._result()
         module = self._load()
@@ -201,7 +204,8 @@ class _Auditor:
             self._compare(own, batches)
         else:
             self._compare_with(supernet, claims, own, batches, is_certified=digest.passed is True)
-        self._look_at_mask(module)
+        if self._scope.head_mask:
+            self._findings.append(check_mask(module))
         if baseline is not None:
             self._beside(baseline, module, batches)
         self._look_at_latency(claims, baseline, summary)
@@ -210,7 +214,7 @@ class _Auditor:
     def foreign(self, baseline: str | Path | None) -> Audit:
         """A sequence classifier of transformers."""
         expected = claimed_shapes(self._name, trust_remote_code=self._scope.trust_remote_code)
-        weights = replace(self._weights, shapes=modern_names(self._weights.shapes))
+        weights = replace(self._weights, shapes=modern_names(self._weights.shapes, expected))
         self._findings += [
             check_finite(weights),
             check_pruned_heads(read_pruned_heads(self._folder), expected, weights),
@@ -226,14 +230,14 @@ class _Auditor:
         forms = {"loaded": module_form(module), **self._onnx_form(module)}
         if len(forms) > 1:
             self._compare(forms, batches)
-        self._look_at_mask(module)
+        mask = check_mask(module)
+        self._findings.append(mask if self._scope.head_mask else replace(mask, passed=None))
         if baseline is not None:
             self._beside(baseline, module, batches)
         return self._result()
 
     def _load(self) -> PreTrainedModel:
-        loaded = load(self._name, self._scope.trust_remote_code, is_judged=False)
-        return loaded.module.float().eval()  # type: ignore[no-any-return]
+        return ready(load(self._name, self._scope.trust_remote_code, is_judged=False).module)
 
     def _batches(self, module: PreTrainedModel) -> list[Batch]:
         scope, limit = self._scope, 2**31
@@ -255,27 +259,31 @@ class _Auditor:
 
     def _file_forms(self, module: PreTrainedModel) -> dict[str, Form]:
         """What others would run: the folder by stock transformers, and ONNX."""
+        check_code(self._folder, self._scope.trust_remote_code)
         logger.info("audit: reading the folder as stock transformers does")
-        return {
-            "reloaded": module_form(load_stock(self._folder, self._scope.trust_remote_code)),
-            **self._onnx_form(module),
-        }
+        forms: dict[str, Form] = {}
+        try:
+            forms["reloaded"] = module_form(load_stock(self._folder))
+        except CheckpointError as error:
+            self._findings.append(Finding("reloaded", False, str(error)))
+        return {**forms, **self._onnx_form(module)}
 
     def _onnx_form(self, module: PreTrainedModel) -> dict[str, Form]:
         if not self._scope.onnx:
             self._notes.append("ONNX was not compared, as asked")
             return {}
         try:
-            from rlnas.deploy.onnx_file import OnnxModel, write_onnx
-
             stored = self._folder / ONNX_FILE
             if stored.is_file():
                 return {"onnx": _onnx(OnnxModel(stored))}
             logger.info("audit: writing ONNX")
             with tempfile.TemporaryDirectory(prefix="rlnas-audit-", ignore_cleanup_errors=True) as place:
                 runner = OnnxModel(write_onnx(module, Path(place) / ONNX_FILE))
-        except (MissingDependencyError, ImportError) as error:
+        except MissingDependencyError as error:
             self._notes.append(f"ONNX was not compared: {error}")
+            return {}
+        except ExportError as error:
+            self._findings.append(Finding("onnx", False, str(error)))
             return {}
         self._notes.append("onnx is a file that was written for this audit")
         return {"onnx": _onnx(runner)}
@@ -320,12 +328,8 @@ class _Auditor:
         self._comparisons += pairs
         self._findings.append(judge_forms(pairs))
 
-    def _look_at_mask(self, module: PreTrainedModel) -> None:
-        finding = check_mask(module)
-        self._findings.append(finding if self._scope.head_mask else replace(finding, passed=None))
-
     def _beside(self, baseline: str | Path, module: PreTrainedModel, batches: Sequence[Batch]) -> None:
-        full = load(baseline, self._scope.trust_remote_code, is_judged=False).module.float().eval()
+        full = ready(load(baseline, self._scope.trust_remote_code, is_judged=False).module)
         check_pair(self._name, str(baseline), module, full)
         one, other = module_form(module), module_form(full)
         with torch.inference_mode():

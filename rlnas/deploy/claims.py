@@ -147,15 +147,11 @@ def check_config(claims: Claims, weights: WeightsFile) -> Finding:
         if other != claims.config:
             sentence = f"{name} claims the subnet {other}, but {CONFIG_FILE} has {claims.config}"
             return Finding("config", False, sentence, str(other))
-    for index, (own, pair) in enumerate(
-        zip(kept, zip(claims.sizes.kept_heads, claims.sizes.kept_units, strict=True), strict=False)
-    ):
-        if own != pair or len(kept) != len(claims.sizes.kept_heads):
-            sentence = (
-                f"{CONFIG_FILE} claims {own[0]} heads and {own[1]} FFN units in layer {index} of {len(kept)}, "
-                f"but config.json has {pair[0]} and {pair[1]}"
-            )
-            return Finding("config", False, sentence, str(claims.config))
+    sizes = list(zip(claims.sizes.kept_heads, claims.sizes.kept_units, strict=False))
+    if kept != sizes:
+        found = " ".join(f"{heads}h{units}" for heads, units in sizes)
+        sentence = f"{CONFIG_FILE} claims the subnet {claims.config}, but config.json has {found}"
+        return Finding("config", False, sentence, str(claims.config))
     expected = expected_shapes(claims)
     problem = differing_shape(expected, weights)
     if problem is not None:
@@ -164,6 +160,13 @@ def check_config(claims: Claims, weights: WeightsFile) -> Finding:
         )
     sentence = f"{len(expected)} tensors have the shapes that {CONFIG_FILE} makes: {claims.config}"
     return Finding("config", True, sentence, str(claims.config))
+
+
+def fits(claims: Claims, weights: WeightsFile) -> bool:
+    """Whether the weights can be loaded as the subnet that ``subnet.json`` claims."""
+    found = zip(claims.sizes.kept_heads, claims.sizes.kept_units, strict=False)
+    kept = [(layer.num_attention_heads, layer.intermediate_size) for layer in claims.config.layers]
+    return list(found) == kept and differing_shape(expected_shapes(claims), weights) is None
 
 
 def expected_shapes(claims: Claims) -> dict[str, tuple[int, ...]]:
@@ -276,10 +279,13 @@ def check_latency(
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{CERTIFICATE_FILE} in {str(model)!r} is damaged ({type(error).__name__}: {error}); "
-            "certify the model again, or audit without --latency"
+            "certify the model again, or leave its latency out (--no-latency)"
         ) from error
     if stated_ratio is not None and stated_ratio != claimed:
-        sentence = f"summary.json claims {stated_ratio:.3f} of the baseline's latency, {CERTIFICATE_FILE} {claimed:.3f}"
+        sentence = (
+            f"summary.json claims {stated_ratio:.3f} of the baseline's latency, but {CERTIFICATE_FILE} "
+            f"{claimed:.3f}"
+        )
         return Finding("latency", False, sentence, claimed)
     try:
         here = describe_device(kind, mode=workload.mode)
@@ -308,7 +314,7 @@ def check_latency(
 
 
 def differing_weights(supernet: Supernet, claims: Claims, folder: Path) -> str | None:
-    """The first tensor of a file that is not the supernet's, in words; None if all are, but for rounding."""
+    """The first tensor of a file that is not the supernet's, in words; None if all are, but rounded."""
     own = {
         name: weight.detach().cpu() for name, weight in supernet.extract(claims.config).named_parameters()
     }

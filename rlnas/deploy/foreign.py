@@ -1,4 +1,4 @@
-"""What other pruners leave behind: masks without effect, heads that are gone on paper, zeros at full cost."""
+"""What other pruners leave behind: masks without effect, heads gone on paper alone, zeros at full cost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def folder_of(name: str) -> Path:
         path = cached_file(name, "config.json")
     except Exception as error:  # the hub's client raises many kinds
         raise CheckpointError(
-            f"no model {name!r}: it is not a folder here, and the hub has no such model or cannot be reached"
+            f"no model {name!r}: it is no folder here, and the hub has no such model or cannot be reached; "
+            "check the path"
         ) from error
     return Path(str(path)).parent
 
@@ -59,9 +60,8 @@ def claimed_shapes(name: str, *, trust_remote_code: bool) -> dict[str, tuple[int
     try:
         with quiet_transformers(), torch.device("meta"), torch.random.fork_rng(devices=[]):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-            model = AutoModelForSequenceClassification.from_config(
-                config, trust_remote_code=trust_remote_code
-            )
+            auto: Any = AutoModelForSequenceClassification
+            model = auto.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises a dozen kinds here
         raise CheckpointError(
             f"config.json of {name!r} makes no sequence classifier: {first_line(error)}"
@@ -96,8 +96,8 @@ def read_pruned_heads(folder: Path) -> PrunedHeads:
         return PrunedHeads({int(layer): len(set(heads)) for layer, heads in values.items()})
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"config.json in {str(folder)!r} has pruned_heads={values!r}, which is no mapping from layers to "
-            "lists of heads; save the model again"
+            f"config.json in {str(folder)!r} has pruned_heads={values!r}, which is no mapping from layers "
+            "to lists of heads; save the model again"
         ) from error
 
 
@@ -290,22 +290,32 @@ def check_difference(differences: Sequence[float], n_items: int) -> Finding:
     n_same = sum(difference == 0 for difference in differences)
     if largest == 0:
         sentence = (
-            f"both models give the same logits on all {n_items} items, to the last bit: nothing was pruned, or "
-            "what was pruned is not in the file"
+            f"both models give the same logits on all {n_items} items, to the last bit: nothing was "
+            "pruned, or it is not in the file"
         )
     else:
-        sentence = f"a logit differs by up to {largest:.1e} from the baseline's; {n_same} of {n_items} items are equal"
+        sentence = (
+            f"a logit differs from the baseline's by up to {largest:.1e}; {n_same} of {n_items} items agree"
+        )
     return Finding("outputs", largest > 0, sentence, largest)
 
 
-def modern_names(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Names as transformers reads them: the first BERT checkpoints call a LayerNorm's weights otherwise."""
-    return {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+def modern_names(
+    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Tensors of a file under the names by which transformers finds them.
+
+    The first BERT checkpoints call a LayerNorm's weights gamma and beta, and an encoder that was saved
+    alone lacks the prefix that it has in a classifier.
+    """
+    prefix = next(iter(expected), "").partition(".")[0]
+    renamed = {}
+    for name, shape in shapes.items():
+        new = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
             "LayerNorm.beta", "LayerNorm.bias"
-        ): shape
-        for name, shape in shapes.items()
-    }
+        )
+        renamed[f"{prefix}.{new}" if f"{prefix}.{new}" in expected else new] = shape
+    return renamed
 
 
 def check_loadable(expected: Mapping[str, tuple[int, ...]], weights: WeightsFile) -> Finding:
@@ -315,7 +325,7 @@ def check_loadable(expected: Mapping[str, tuple[int, ...]], weights: WeightsFile
     if problem is None:
         sentence = f"{len(expected)} tensors have the shapes that the config makes"
         return Finding("tensors", True, sentence, len(expected))
-    return Finding("tensors", False, f"{problem}: transformers cannot load the model as it was saved")
+    return Finding("tensors", False, f"{problem}: transformers does not load the model as it was saved")
 
 
 def check_pair(name: str, baseline: str, module: PreTrainedModel, full: PreTrainedModel) -> None:
@@ -343,7 +353,7 @@ def check_size(module: PreTrainedModel, full: PreTrainedModel) -> Finding:
         sentence = f"{sizes:.3f} of the baseline's parameters and {operations:.3f} of its operations"
         return Finding("size", True, sentence, operations)
     sentence = (
-        f"it holds {counts[0]:,} parameters and computes {work[0]:,} operations for a text of {tokens} tokens, "
+        f"it has {counts[0]:,} parameters and takes {work[0]:,} operations for a text of {tokens} tokens, "
         "no fewer than its baseline: nothing was removed"
     )
     return Finding("size", False, sentence, operations)

@@ -30,7 +30,7 @@ Form: TypeAlias = Callable[[Batch], "Logits"]
 """Logits of a batch, shape ``(batch, num_labels)``."""
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
-"""By number format of the weights: how far logits of two forms may lie apart, over the spread of all logits.
+"""By number format of the weights: how far two forms may lie apart, over the spread of all logits.
 
 About a thousand roundings of a float32 number: the forms add up the same products in another order. In the
 coarser formats it is some ten roundings, as weights are rounded once and computed with in float32.
@@ -155,7 +155,7 @@ def compare_forms(
 
 
 def _spread(logits: Logits) -> float:
-    """Distance of the largest and the smallest logit, at least the largest in size: rounding follows both."""
+    """From the smallest to the largest logit, or the largest in size: rounding follows the larger."""
     finite = logits[np.isfinite(logits)]
     return max(float(np.ptp(finite)), float(np.abs(finite).max())) if len(finite) else 0.0
 

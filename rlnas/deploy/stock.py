@@ -18,24 +18,35 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_stock(folder: Path, trust_remote_code: bool) -> PreTrainedModel:
-    """Load an exported model with ``AutoModelForSequenceClassification``, in float32.
+def check_code(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse a folder whose ``config.json`` names other code than the model file that travels with it.
 
     Args:
         folder: Its model file has been found to be that of this version of rlnas, see
             `rlnas.deploy.loading.load`, or is trusted.
-        trust_remote_code: Whether other code that ``config.json`` names may run.
+        trust_remote_code: Whether other code may run.
 
     Raises:
-        CheckpointError: If ``config.json`` names other code, or transformers cannot load the folder.
+        CheckpointError: If it names other code that may not.
     """
     named = [str(value) for value in (read_config(folder).get("auto_map") or {}).values()]
     foreign = [value for value in named if value.partition(".")[0] != MODEL_FILE.stem]
     if foreign and not trust_remote_code:
         raise CheckpointError(
-            f"config.json in {str(folder)!r} names code that is not the model file of rlnas, {foreign[0]!r}; "
-            "look at it, then pass trust_remote_code=True (--trust-remote-code) to run it"
+            f"config.json in {str(folder)!r} names the code {foreign[0]!r}, which is not the model file of "
+            "rlnas; look at it, then pass trust_remote_code=True (--trust-remote-code) to run it"
         )
+
+
+def load_stock(folder: Path) -> PreTrainedModel:
+    """Load an exported model with ``AutoModelForSequenceClassification``, in float32, running its code.
+
+    Args:
+        folder: A folder that `check_code` has let through.
+
+    Raises:
+        CheckpointError: If transformers cannot load it.
+    """
     try:
         with quiet_transformers():
             module: Any = AutoModelForSequenceClassification.from_pretrained(
