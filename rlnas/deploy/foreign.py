@@ -267,16 +267,22 @@ def check_zeros(model: PreTrainedModel) -> list[Finding]:
         ("heads", zeros.heads, zeros.n_heads),
         ("FFN units", zeros.units, zeros.n_units),
     ):
-        n_zero = sum(counts)
-        if n_zero:
-            where = ", ".join(f"{count} in layer {index}" for index, count in enumerate(counts) if count)
-            sentence = (
-                f"{n_zero} of {total} {what} are zero ({where}): they cost their full time; extract them"
-            )
-        else:
-            sentence = f"none of the {total:,} {what} is zero"
-        findings.append(Finding(f"zero {what.split()[-1]}", not n_zero, sentence, n_zero, 0.0))
+        if total:
+            findings.append(_judge_zeros(what, counts, total))
     return findings
+
+
+def _judge_zeros(what: str, counts: Sequence[int], total: int) -> Finding:
+    n_zero = sum(counts)
+    sentence = f"none of the {total:,} {what} is zero"
+    if n_zero:
+        where = ", ".join(f"{count} in layer {index}" for index, count in enumerate(counts) if count)
+        they = ("is", "it costs its", "it") if n_zero == 1 else ("are", "they cost their", "them")
+        sentence = (
+            f"{n_zero:,} of {total:,} {what} {they[0]} zero ({where}): {they[1]} full time; "
+            f"extract the model without {they[2]}"
+        )
+    return Finding(f"zero {what.split()[-1]}", not n_zero, sentence, n_zero, 0.0)
 
 
 def check_difference(differences: Sequence[float], n_items: int) -> Finding:
@@ -294,9 +300,7 @@ def check_difference(differences: Sequence[float], n_items: int) -> Finding:
             "pruned, or it is not in the file"
         )
     else:
-        sentence = (
-            f"a logit differs from the baseline's by up to {largest:.1e}; {n_same} of {n_items} items agree"
-        )
+        sentence = f"a logit differs from the baseline's by up to {largest:.1e}; {n_same} of {n_items} items do not"
     return Finding("outputs", largest > 0, sentence, largest)
 
 
