@@ -227,9 +227,7 @@ class _Auditor:
         module = self._load()
         batches = self._batches(module)
         self._findings += check_zeros(module)
-        forms = {"loaded": module_form(module), **self._onnx_form(module)}
-        if len(forms) > 1:
-            self._compare(forms, batches)
+        self._compare({"loaded": module_form(module), **self._onnx_form(module)}, batches)
         mask = check_mask(module)
         self._findings.append(mask if self._scope.head_mask else replace(mask, passed=None))
         if baseline is not None:
@@ -269,8 +267,9 @@ class _Auditor:
         return {**forms, **self._onnx_form(module)}
 
     def _onnx_form(self, module: PreTrainedModel) -> dict[str, Form]:
-        if not self._scope.onnx:
-            self._notes.append("ONNX was not compared, as asked")
+        if not self._scope.onnx or self._weights.not_finite:
+            reason = "some weights are not finite numbers" if self._weights.not_finite else "asked"
+            self._notes.append(f"ONNX was not compared, as {reason}")
             return {}
         try:
             stored = self._folder / ONNX_FILE
@@ -322,6 +321,8 @@ class _Auditor:
     def _compare(
         self, forms: Mapping[str, Form], batches: Sequence[Batch], dtype: str | None = None
     ) -> None:
+        if len(forms) < 2:
+            return
         logger.info("audit: comparing the forms %s", ", ".join(forms))
         coarsest = _coarsest(self._weights.dtypes) if dtype is None else dtype
         pairs = compare_forms(forms, batches, coarsest)

@@ -300,7 +300,8 @@ def check_difference(differences: Sequence[float], n_items: int) -> Finding:
             "pruned, or it is not in the file"
         )
     else:
-        sentence = f"a logit differs from the baseline's by up to {largest:.1e}; {n_same} of {n_items} items do not"
+        sentence = f"a logit differs from the baseline's by up to {largest:.1e}"
+        sentence += f"; {n_same} of {n_items} items are answered alike" if n_same else ""
     return Finding("outputs", largest > 0, sentence, largest)
 
 
