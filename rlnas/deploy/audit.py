@@ -41,7 +41,7 @@ from rlnas.deploy.foreign import (
     modern_names,
     read_pruned_heads,
 )
-from rlnas.deploy.forms import (
+from rlnas.deploy.comparison import (
     compare_forms,
     item_batches,
     judge_forms,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
     from rlnas.deploy.claims import Claims
     from rlnas.deploy.findings import Comparison
-    from rlnas.deploy.forms import Form
+    from rlnas.deploy.comparison import Form
     from rlnas.deploy.weights_file import WeightsFile
     from rlnas.supernet import Supernet
     from rlnas.supernet.encoding import Batch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlnas.deploy.forms import (
+from rlnas.deploy.comparison import (
     TOLERANCES,
     compare_forms,
     inputs_of,
