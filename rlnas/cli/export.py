@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from rlnas.cli.command import Commands
+    from rlnas.deploy.forms import Form
 
 
 def add_export(commands: Commands) -> None:
@@ -22,12 +23,21 @@ def add_export(commands: Commands) -> None:
         run_export,
         "write a subnet of a run as a model that transformers loads",
         "By default the chosen subnet with its last training; with --trial any other of the history, with "
-        "the shared weights.",
+        "the shared weights. Each form is checked against the model after writing, and none needs rlnas. "
+        "The folder of transformers is that of a stock class where the subnet is a model of its family; "
+        "else it carries its model file.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--trial", type=int, metavar="N", help="number of a trial, as in the report")
     parser.add_argument(
         "--target-ratio", type=float, metavar="R", help="which model, of a run for several targets"
+    )
+    parser.add_argument(
+        "--formats",
+        default="hf",
+        metavar="F,F",
+        help="forms to write: hf (a folder of transformers, always), onnx, onnx-int8 (its loss is measured "
+        "on the search items), torch (torch.export), or all",
     )
     parser.add_argument("--out", type=Path, default=Path("small-bert"), help="folder to write")
 
@@ -36,9 +46,23 @@ def run_export(options: argparse.Namespace) -> None:
     """Write the chosen subnet, or the one that the flags name."""
     from rlnas.run.export import export_chosen, export_trial
 
+    names = _names(options.formats)
     if options.trial is None:
-        export_chosen(options.folder, options.out, options.target_ratio)
+        forms = export_chosen(options.folder, options.out, options.target_ratio, names)
     else:
-        config = export_trial(options.folder, options.trial, options.out)
+        config, forms = export_trial(options.folder, options.trial, options.out, names)
         print(json.dumps(config.to_dict()))
     print(f"model: {options.out}")
+    _print_forms(forms, options.out)
+
+
+def _names(formats: str) -> list[str]:
+    """The formats of a list with commas."""
+    return [name.strip() for name in formats.split(",") if name.strip()]
+
+
+def _print_forms(forms: list[Form], folder: Path) -> None:
+    """One line for each: its file, its size, and what it is or how it was checked."""
+    for form in forms:
+        size = (folder / form.file).stat().st_size / 1e6
+        print(f"{form.file}, {size:.1f} MB: {form.note}")

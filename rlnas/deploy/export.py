@@ -1,6 +1,7 @@
 """Writing a stand-alone subnet into a folder that stock transformers loads.
 
-The folder carries its own model file, so `rlnas` is not needed where the model is used::
+Where the subnet is a model of its family, the folder holds that; else it carries its own model file,
+so that `rlnas` is never needed where the model is used::
 
     AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
 """
@@ -8,31 +9,35 @@ The folder carries its own model file, so `rlnas` is not needed where the model 
 from __future__ import annotations
 
 import copy
-import re
+import os
 import shutil
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from rlnas.deploy.agreement import check_agreement, ready
+from rlnas.deploy.card import write_card
+from rlnas.deploy.files import CARD_FILE, CONFIG_FILE, FILES, FORMS_FILE, MODEL_FILE
+from rlnas.deploy.forms import Form, check_forms, save_forms, write_forms
+from rlnas.deploy.origin import Origin
+from rlnas.deploy.plain import obstacle_to_plain, plain_model
 from rlnas.errors import InvalidSubnetError, RunFolderError
-from rlnas.supernet import modeling_subnet
 from rlnas.supernet.checkpoint import quiet_transformers
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rlnas.space import SubnetConfig
     from rlnas.supernet.supernet import Supernet
+    from rlnas.task import Split
 
-CONFIG_FILE = "subnet.json"
-"""The `SubnetConfig` of an exported model, in its folder."""
-
-MODEL_FILE = Path(modeling_subnet.__file__)
-"""The model file that travels with every exported model."""
+VERSIONED = ("rlnas", "torch", "transformers")
 
 
 def export(
@@ -42,10 +47,15 @@ def export(
     *,
     weights: SubnetModel | None = None,
     figures: Mapping[str, object] | None = None,
+    forms: Sequence[str] = ("hf",),
+    origin: Origin | None = None,
+    search: Split | None = None,
+    plain: bool = True,
 ) -> Path:
-    """Write a subnet with its model file, tokenizer, label names and a model card.
+    """Write a subnet with its tokenizer, label names and a model card, in one form or several.
 
-    Nothing is written outside the folder. Files of the same names are overwritten.
+    Nothing is written outside the folder. Files of the same names are overwritten, those of forms that
+    are not asked for now are removed. Nothing is left in the folder of an export that fails.
 
     Args:
         supernet: The shared weights, the tokenizer and the label names.
@@ -53,6 +63,12 @@ def export(
         folder: Made if absent.
         weights: The subnet after further training; by default it is extracted from `supernet`.
         figures: What the model card says about the subnet, one line per entry, as plain text.
+        forms: See `rlnas.deploy.forms.check_forms`.
+        origin: What else the model card says; by default the sizes of the full model and the versions
+            of the packages here.
+        search: Labelled items on which the loss of int8 is measured; None measures none.
+        plain: Whether a subnet that is a model of its family is written as that, see
+            `rlnas.deploy.plain`; else it carries the model file as all others do.
 
     Returns:
         The folder.
@@ -60,29 +76,81 @@ def export(
     Raises:
         InvalidSubnetError: If the config does not fit the supernet, or `weights` has other sizes.
         RunFolderError: If the folder cannot be written.
+        ExportError: If a form cannot be written, or computes something else than the model.
+        MissingDependencyError: If a package that a form needs is not installed.
+        ValueError: If there is no such form.
     """
+    chosen = check_forms(forms)
     if weights is None:
         weights = supernet.extract(config)
     else:
         supernet.check(config)
         _check_sizes(weights, config)
-    model, tokenizer = _portable_model(weights), _portable_tokenizer(supernet)
+    known = Origin(versions={name: _version(name) for name in VERSIONED}) if origin is None else origin
+    known = replace(known, shape=supernet.shape, figures={**known.figures, **(figures or {})})
     path = Path(folder)
+    temporary = path.resolve().with_name(f".{path.resolve().name}.export")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with quiet_transformers():
-            model.save_pretrained(path)
-        tokenizer.save_pretrained(path)
-        shutil.copyfile(MODEL_FILE, path / MODEL_FILE.name)
-        (path / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
-        card = _model_card(supernet, config, {} if figures is None else figures)
-        (path / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write_folder(supernet, config, weights, temporary, plain=plain)
+        metric = "pearson" if supernet.is_regression else "accuracy"
+        if known.data is not None:
+            metric = known.data.metric
+        write_forms(temporary, chosen, search, metric)
+        write_card(temporary, known)
+        _move(temporary, path)
     except (OSError, SafetensorError) as error:
+        if isinstance(error, RunFolderError):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise RunFolderError(
             f"cannot write the model into {path} ({reason}); choose a folder that can be written"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _write_folder(
+    supernet: Supernet, config: SubnetConfig, weights: SubnetModel, path: Path, *, plain: bool
+) -> None:
+    """The form of transformers: weights, tokenizer and, where it needs one, the model file."""
+    obstacle = obstacle_to_plain(weights.config)
+    model: PreTrainedModel
+    if plain and obstacle is None:
+        model = plain_model(weights)
+        own, stock = ready(weights), ready(model)
+        kind = type(model).__name__
+        check_agreement(own, lambda request: stock(**request).logits.detach().numpy(), f"the {kind}")
+        note = f"a stock {kind}, which needs no code of its own"
+    else:
+        model = _portable_model(weights)
+        shutil.copyfile(MODEL_FILE, path / MODEL_FILE.name)
+        why = "as was asked for" if obstacle is None else f"as {obstacle}"
+        note = f"carries its own model file {MODEL_FILE.name}, {why}"
+    with quiet_transformers():
+        model.save_pretrained(path)
+    _portable_tokenizer(supernet).save_pretrained(path)
+    (path / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
+    save_forms(path, [Form("hf", FILES["hf"], note)])
+
+
+def _move(source: Path, target: Path) -> None:
+    """Bring all files to their place, and remove what an earlier export has left there."""
+    target.mkdir(parents=True, exist_ok=True)
+    ours = {*FILES.values(), f"{FILES['onnx']}.data", MODEL_FILE.name, CARD_FILE, FORMS_FILE}
+    for name in ours - {file.name for file in source.iterdir()}:
+        (target / name).unlink(missing_ok=True)
+    for file in source.iterdir():
+        os.replace(file, target / file.name)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _check_sizes(weights: SubnetModel, config: SubnetConfig) -> None:
@@ -125,65 +193,3 @@ def _portable_tokenizer(supernet: Supernet) -> PreTrainedTokenizerBase:
         backend.no_padding()
         backend.enable_truncation(supernet.max_seq_len)
     return tokenizer
-
-
-def _model_card(supernet: Supernet, config: SubnetConfig, figures: Mapping[str, object]) -> str:
-    shape = supernet.shape
-    kind = "a regression model (one output)"
-    if supernet.label_names:
-        kind = "a classifier for " + ", ".join(_plain(name) for name in supernet.label_names)
-    rows = [
-        f"| {index} | {layer.num_attention_heads} of {shape.num_attention_heads} "
-        f"| {layer.intermediate_size} of {shape.intermediate_size} |"
-        for index, layer in enumerate(config.layers, start=1)
-    ]
-    facts = [f"- {_plain(name)}: {_plain(value)}" for name, value in figures.items()]
-    return "\n".join(
-        [
-            "---",
-            "library_name: transformers",
-            "pipeline_tag: text-classification",
-            "---",
-            "",
-            "# A subnet of a BERT model",
-            "",
-            f"This is {kind}, with {supernet.n_params(config):,} parameters. "
-            "It was found by `rlnas`, which is not needed to use it.",
-            "",
-            *([*facts, ""] if facts else []),
-            "## Use",
-            "",
-            _USAGE,
-            f"With `truncation=True`, texts are cut to {supernet.max_seq_len} tokens. "
-            f"The model's code is `{MODEL_FILE.name}` in this folder; `trust_remote_code=True` runs it.",
-            "",
-            "## What each layer kept",
-            "",
-            "| layer | attention heads | FFN units |",
-            "| --- | --- | --- |",
-            *rows,
-            "",
-            f"`{CONFIG_FILE}` holds the same for programs.",
-            "",
-        ]
-    )
-
-
-_USAGE = """\
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-
-folder = "."  # this folder
-classify = pipeline("text-classification", model=folder, trust_remote_code=True)
-print(classify("A text.", truncation=True))
-
-# or
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-```
-"""
-
-
-def _plain(value: object) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]()<>#|&~$!])", r"\\\1", " ".join(str(value).split()))

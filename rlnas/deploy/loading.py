@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE
+from rlnas.deploy.files import CONFIG_FILE, MODEL_FILE
 from rlnas.errors import CheckpointError, first_line
 from rlnas.supernet.checkpoint import check_vocabulary, quiet_transformers
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
@@ -118,7 +118,7 @@ def _read(name: str, trust_remote_code: bool, *, is_judged: bool) -> PreTrainedM
             read: Any = SubnetModel.from_pretrained(
                 folder, config=config, dtype="auto", output_loading_info=True
             )
-    elif (folder / CONFIG_FILE).is_file() and not trust_remote_code:
+    elif (folder / MODEL_FILE.name).is_file() and not trust_remote_code:
         raise CheckpointError(
             f"the model file {MODEL_FILE.name} in {name!r} is not the one of this version of rlnas; "
             "look at it, then pass trust_remote_code=True (--trust-remote-code) to run it"

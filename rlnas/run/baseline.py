@@ -56,7 +56,8 @@ def train_baseline(job: Job, task: Task, folder: RunFolder, *, progress: bool) -
         epochs -= job.schedule.full_epochs
     trainer = FullTrainer(optimisation(job, baseline, epochs))
     trainer.train(baseline, task, checkpoint=folder.checkpoints / "baseline.pt", progress=progress)
-    write_folder(folder.full, lambda path: export(baseline, baseline.shape.full, path))
+    # In the code of a subnet that is no plain model, as most are; `certify` brings it to that of others.
+    write_folder(folder.full, lambda path: export(baseline, baseline.shape.full, path, plain=False))
 
 
 @contextmanager

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
-from rlnas.deploy.weights_file import weights_digest
+    digest = weights_digest(goal.folder)
+    values = {**certificate.to_dict(), "steps": model["steps"], "weights_sha256": digest}
+    write_json(goal.folder / CERTIFICATE_FILE, values)
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import choose, finalists, measure_again, measure_trials, settle
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
+from rlnas.run.origin import CERTIFICATE_FILE, origin_of
 from rlnas.run.repairing import repaired_accuracies, worth_repairing
 from rlnas.run.steps import Step, read_steps, write_steps
 from rlnas.run.summary import describe_model, describe_run
@@ -91,6 +94,8 @@ def deliver(
     else:
         summary |= models[0]
     summary["added"] = added
+    for goal in goals:  # anew, now that everything is known; a killed run comes here again
+        write_card(goal.folder, origin_of(summary, goal.folder))
     write_json(folder.summary, summary)
     end_delivery(folder)
     return summary
@@ -152,7 +157,7 @@ def _delivered(
     model = describe_model(inputs, goal, chosen, certificate, steps, choice.confirmations)
     digest = weights_digest(goal.folder)
     values = {**certificate.to_dict(), "steps": model["steps"], "weights_sha256": digest}
-    write_json(goal.folder / "certificate.json", values)
+    write_json(goal.folder / CERTIFICATE_FILE, values)
     goal.delivered.parent.mkdir(exist_ok=True)
     write_json(goal.delivered, {"n_trials": n_trials, "model": model})
     return model

@@ -6,29 +6,49 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlnas.data import read_task
 from rlnas.deploy import export
+from rlnas.deploy.card import write_card
+from rlnas.deploy.forms import check_forms, read_forms, write_forms
 from rlnas.errors import RunFolderError
 from rlnas.history import History
+from rlnas.report import read_summary
 from rlnas.run.folder import RunFolder, write_folder
 from rlnas.run.models import single_model
+from rlnas.run.origin import origin_of, origin_of_trial
 from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlnas.deploy.forms import Form
+    from rlnas.deploy.origin import Origin
     from rlnas.space import SubnetConfig
+    from rlnas.task import Split
 
 
-def export_chosen(run: str | Path, out: str | Path, target_ratio: float | None = None) -> None:
-    """Copy the chosen subnet of a finished run.
+def export_chosen(
+    run: str | Path, out: str | Path, target_ratio: float | None = None, forms: Sequence[str] = ("hf",)
+) -> list[Form]:
+    """Copy the chosen subnet of a finished run, and write it in other forms beside.
 
     Args:
         run: The run folder.
         out: The folder to write.
         target_ratio: Which one, of a run for several targets.
+        forms: See `rlnas.deploy.forms.check_forms`; the loss of int8 is measured on the run's search items.
+
+    Returns:
+        The forms that were written.
 
     Raises:
         RunFolderError: If this is no finished run, it has several models and none is named or no such
             one, or the new folder is there already or cannot be written.
+        ExportError: If a form cannot be written, or computes something else than the model.
+        MissingDependencyError: If a package that a form needs is not installed.
+        ValueError: If there is no such form.
     """
+    chosen = check_forms(forms)
     folder = RunFolder(Path(run))
     folder.check()
     best = single_model(folder, target_ratio) if folder.summary.is_file() else folder.best
@@ -40,14 +60,42 @@ def export_chosen(run: str | Path, out: str | Path, target_ratio: float | None =
     check_free(Path(out))
     if best.resolve() in Path(out).resolve().parents:
         raise RunFolderError(f"{str(out)!r} lies in what is copied; give another folder (--out)")
-    write_folder(Path(out), lambda path: shutil.copytree(best, path, dirs_exist_ok=True))
+    written: list[Form] = []
+
+    def fill(path: Path) -> None:
+        shutil.copytree(best, path, dirs_exist_ok=True)
+        written.extend(_more_forms(folder, path, chosen))
+
+    write_folder(Path(out), fill)
+    return written
 
 
-def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:
-    """Write any judged subnet of a run, with the shared weights.
+def _more_forms(folder: RunFolder, model: Path, forms: Sequence[str]) -> list[Form]:
+    """Write forms beside a copy of a delivered model, and tell its card."""
+    if len(forms) == 1:
+        return read_forms(model)
+    search, metric = _search_items(folder)
+    written = write_forms(model, forms, search, metric)
+    if folder.summary.is_file():
+        write_card(model, origin_of(read_summary(folder.path), model))
+    return written
+
+
+def _search_items(folder: RunFolder) -> tuple[Split | None, str]:
+    """The run's search split and metric; none where its data are gone."""
+    if not folder.data.is_dir():
+        return None, "accuracy"
+    task = read_task(folder.data)
+    return task.search, task.metric
+
+
+def export_trial(
+    run: str | Path, number: int, out: str | Path, forms: Sequence[str] = ("hf",)
+) -> tuple[SubnetConfig, list[Form]]:
+    """Write any judged subnet of a run, with the shared weights, in forms as `export_chosen` does.
 
     Returns:
-        The subnet's config.
+        The subnet's config, and the forms that were written.
 
     Raises:
         RunFolderError: If this is no run, it has no such trial, or the new folder is there already
@@ -64,21 +112,43 @@ def export_trial(run: str | Path, number: int, out: str | Path) -> SubnetConfig:
             f"the run in {str(folder.path)!r} has trials 0 to {len(trials) - 1}, but got trial {number}"
         )
     config = trials[number].config
-    export_config(run, config, out)
-    return config
+    return config, export_config(run, config, out, forms, origin_of_trial(folder, trials[number]))
 
 
-def export_config(run: str | Path, config: SubnetConfig, out: str | Path) -> None:
-    """Write a subnet, judged or not, with the shared weights of a run.
+def export_config(
+    run: str | Path,
+    config: SubnetConfig,
+    out: str | Path,
+    forms: Sequence[str] = ("hf",),
+    origin: Origin | None = None,
+) -> list[Form]:
+    """Write a subnet, judged or not, with the shared weights of a run, in forms as `export_chosen` does.
+
+    Args:
+        run: The run folder.
+        config: The subnet.
+        out: The folder to write.
+        forms: See `rlnas.deploy.forms.check_forms`.
+        origin: What the card says of it; by default what is known of all models.
+
+    Returns:
+        The forms that were written.
 
     Raises:
         RunFolderError: If the new folder is there already or cannot be written.
         CheckpointError: If the run has no shared weights yet.
         InvalidSubnetError: If the config does not fit them.
     """
+    chosen = check_forms(forms)
     check_free(Path(out))
-    supernet = Supernet.load(RunFolder(Path(run)).supernet)
-    write_folder(Path(out), lambda path: export(supernet, config, path))
+    folder = RunFolder(Path(run))
+    supernet = Supernet.load(folder.supernet)
+    search = _search_items(folder)[0] if len(chosen) > 1 else None
+    write_folder(
+        Path(out),
+        lambda path: export(supernet, config, path, forms=chosen, origin=origin, search=search),
+    )
+    return read_forms(Path(out))
 
 
 def check_free(path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlnas.data.hub import hub_address, is_hub_name
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.latency import describe_device
 from rlnas.pareto import is_pareto_optimal
@@ -80,13 +81,24 @@ def describe_run(
     return {
         "rlnas_version": _version("rlnas"),
         "model": _display_name(job.model),
+        "base_model": _base_model(job.model),
         "task": {
             "name": task.name,
             "metric": task.metric,
             "n_train": len(task.train),
             "n_search": len(task.search),
             "n_final": len(task.final),
+            "train_split": task.train.name,
+            "search_split": task.search.name,
             "final_split": task.final.name,
+            "notes": list(task.notes),
+            "hub_name": _hub_data(job.data.source),
+        },
+        "training": {
+            "full_epochs": 0 if _was_fine_tuned(folder) else job.schedule.full_epochs,
+            "epochs": job.schedule.epochs,
+            "finish_epochs": job.schedule.finish_epochs,
+            "repair_items": job.schedule.repair_items if job.schedule.repairs else 0,
         },
         "shape": asdict(inputs.supernet.shape),
         "device": describe_device(job.device, mode=workload.mode).to_dict(),
@@ -117,8 +129,12 @@ def total_seconds(folder: RunFolder) -> dict[str, float]:
 
 def item_passes(job: Job, folder: RunFolder) -> int:
     """Passes over the training items that the chosen subnet and the baseline have behind them here."""
-    was_fine_tuned = "finetune" not in folder.seconds()
-    return job.schedule.total_epochs - (job.schedule.full_epochs if was_fine_tuned else 0)
+    return job.schedule.total_epochs - (job.schedule.full_epochs if _was_fine_tuned(folder) else 0)
+
+
+def _was_fine_tuned(folder: RunFolder) -> bool:
+    """Whether the checkpoint came with a classifier for the task."""
+    return "finetune" not in folder.seconds()
 
 
 def _latency_model(inputs: Inputs) -> dict[str, Any]:
@@ -210,6 +226,26 @@ def _display_name(model: str) -> str:
     """The last parts of a path, so that a summary that is shown around names no home folder."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.is_dir() else model
+
+
+def _base_model(model: str) -> dict[str, Any] | None:
+    """The checkpoint by a name that others know: on the hub, or of a Python package that holds it."""
+    path = Path(model)
+    if not path.exists():
+        return {"name": model, "on_hub": True}
+    parts = path.resolve().parts
+    places = [index for index, part in enumerate(parts) if part in ("site-packages", "dist-packages")]
+    if not places or places[-1] + 1 == len(parts):
+        return None
+    package = parts[places[-1] + 1]
+    return {"name": packages_distributions().get(package, [package])[0], "on_hub": False}
+
+
+def _hub_data(source: str) -> str | None:
+    """The data set's repository on the hub; None for local files and what is built in."""
+    if source == "pydocs" or Path(source).exists() or not is_hub_name(source):
+        return None
+    return hub_address(source)[0]
 
 
 def _version(package: str) -> str:

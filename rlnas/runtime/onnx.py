@@ -155,7 +155,36 @@ def write_graph(
             dynamo=True,
             verbose=False,
         )
+        _forget_places(program)
         program.save(str(path), external_data=external_data)  # type: ignore[union-attr]  # only None without dynamo
+
+
+def _forget_places(program: Any) -> None:  # noqa: ANN401 - an ONNXProgram, which may be None for types
+    """Drop what each operation's lines of code were: they name folders of this machine."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+
+
+def quantize_graph(source: Path, target: Path) -> None:
+    """Write an ONNX file with the weights of its matrix products and tables in int8.
+
+    Each column of a matrix has a scale of its own; activations are brought to int8 while the model
+    runs, with a scale for each tensor.
+
+    Args:
+        source: A file in float32.
+        target: The file to write.
+    """
+    with quiet_exporter():
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(
+            source,
+            target,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=source.with_name(f"{source.name}.data").is_file(),
+        )
 
 
 def open_session(path: Path, providers: list[Any] | None = None) -> InferenceSession:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig
 
+    from rlnas.supernet.modeling_subnet import SubnetModelConfig
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -130,6 +132,22 @@ def family_of(model_type: str, model: str) -> Family:
             f"supported are {', '.join(FAMILIES)} (MiniLM is a bert)"
         )
     return FAMILIES[model_type]
+
+
+def family_name(sizes: SubnetModelConfig) -> str | None:
+    """Which family a model of ours came from, by its embeddings and its head.
+
+    None for a head that no family has: a plain linear classifier on an average of tokens.
+    """
+    if sizes.pooling != "cls":
+        return None
+    for name, family in FAMILIES.items():
+        embeddings = (family.has_token_types, family.position_padding)
+        if embeddings != (sizes.type_vocab_size > 0, sizes.position_padding is not None):
+            continue
+        if family.head_act == sizes.head_act:
+            return name
+    return None
 
 
 def weight_names(family: Family, num_layers: int, *, has_project: bool) -> Iterator[tuple[str, str]]:

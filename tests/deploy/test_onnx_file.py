@@ -108,9 +108,7 @@ def test_only_weights_beyond_one_file_lie_beside_it(stock, copied, tmp_path, mon
 def test_a_file_that_computes_something_else_does_not_stay(stock, copied, tmp_path):
     another = copy.deepcopy(stock)
     another.classifier.bias.data += 1.0
-    with pytest.raises(
-        ExportError, match=r"the ONNX file '.*model.onnx' does not compute .* differs by 1;"
-    ):
+    with pytest.raises(ExportError, match=r"the ONNX file 'model.onnx' does not compute .* differs by 1;"):
         write_onnx(another, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 

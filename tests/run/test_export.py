@@ -40,7 +40,7 @@ def test_an_empty_folder_is_filled(finished, tmp_path):
 def test_a_trial_is_exported_with_the_shared_weights(finished, tmp_path):
     with History.read(finished) as history:
         config = history.trials[7].config
-    assert export_trial(finished, 7, tmp_path / "seventh") == config
+    assert export_trial(finished, 7, tmp_path / "seventh")[0] == config
     stored = json.loads((tmp_path / "seventh" / "subnet.json").read_text())
     assert SubnetConfig.from_dict(stored) == config
     expected = Supernet.load(finished / "supernet").extract(config).state_dict()
