@@ -22,11 +22,20 @@ from rlnas.deploy.claims import (
     check_parameters,
     check_precision,
     differing_weights,
-    expected_shapes,
     fits,
     read_claims,
 )
-from rlnas.deploy.export import CONFIG_FILE
+from rlnas.deploy.comparison import (
+    compare_forms,
+    item_batches,
+    judge_forms,
+    module_form,
+    onnx_form,
+    program_form,
+    random_batches,
+    supernet_forms,
+)
+from rlnas.deploy.files import CONFIG_FILE, FILES
 from rlnas.deploy.findings import Audit, Finding
 from rlnas.deploy.foreign import (
     check_difference,
@@ -36,26 +45,17 @@ from rlnas.deploy.foreign import (
     check_pruned_heads,
     check_size,
     check_zeros,
-    claimed_shapes,
     folder_of,
     modern_names,
     read_pruned_heads,
 )
-from rlnas.deploy.comparison import (
-    compare_forms,
-    item_batches,
-    judge_forms,
-    module_form,
-    random_batches,
-    supernet_forms,
-)
+from rlnas.deploy.layout import claimed_shapes, is_known
 from rlnas.deploy.loading import load, read_tokenizer
 from rlnas.deploy.onnx_file import OnnxModel, write_onnx
-from rlnas.deploy.stock import check_code, load_stock, read_config
+from rlnas.deploy.stock import check_code, load_stock
 from rlnas.deploy.weights_file import describe_weights
 from rlnas.errors import CheckpointError, ExportError, MissingDependencyError
 from rlnas.supernet.encoding import encode
-from rlnas.supernet.modeling_subnet import SubnetModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,16 +63,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from rlnas.deploy.claims import Claims
-    from rlnas.deploy.findings import Comparison
     from rlnas.deploy.comparison import Form
+    from rlnas.deploy.findings import Comparison
     from rlnas.deploy.weights_file import WeightsFile
     from rlnas.supernet import Supernet
     from rlnas.supernet.encoding import Batch
     from rlnas.task import Task
 
 logger = logging.getLogger(__name__)
-
-ONNX_FILE = "model.onnx"
 
 _TRAINED = (
     "the model had a last training or a repair, so its weights are not the supernet's: sliced, masked and "
@@ -146,7 +144,7 @@ def audit(
     folder = folder_of(name)
     weights = describe_weights(folder)
     auditor = _Auditor(name, folder, weights, task, scope)
-    if (folder / CONFIG_FILE).is_file() and _is_subnet(folder):
+    if (folder / CONFIG_FILE).is_file() and is_known(folder):
         return auditor.exported(supernet, baseline, summary)
     if supernet is not None:
         raise CheckpointError(
@@ -154,10 +152,6 @@ def audit(
             "audit it alone, or beside its full model (--baseline)"
         )
     return auditor.foreign(baseline)
-
-
-def _is_subnet(folder: Path) -> bool:
-    return read_config(folder).get("model_type") == SubnetModelConfig.model_type
 
 
 class _Auditor:
@@ -183,7 +177,7 @@ class _Auditor:
         n_params = dict(claims.n_params)
         if supernet is not None:
             n_params["the supernet"] = supernet.n_params(claims.config)  # refuses another supernet
-        n_params[CONFIG_FILE] = sum(map(math.prod, expected_shapes(claims).values()))
+        n_params[CONFIG_FILE] = sum(map(math.prod, claims.layout.shapes.values()))
         digest = check_digest(self._folder, claims.certificate)
         self._findings += [
             check_finite(self._weights),
@@ -257,14 +251,34 @@ class _Auditor:
 
     def _file_forms(self, module: PreTrainedModel) -> dict[str, Form]:
         """What others would run: the folder by stock transformers, and ONNX."""
-        check_code(self._folder, self._scope.trust_remote_code)
+        trust = self._scope.trust_remote_code
+        check_code(self._folder, trust)
         logger.info("audit: reading the folder as stock transformers does")
         forms: dict[str, Form] = {}
         try:
-            forms["reloaded"] = module_form(load_stock(self._folder))
+            forms["reloaded"] = module_form(load_stock(self._folder, trust))
         except CheckpointError as error:
             self._findings.append(Finding("reloaded", False, str(error)))
-        return {**forms, **self._onnx_form(module)}
+        if (self._folder / FILES["onnx-int8"]).is_file():
+            self._notes.append(f"{FILES['onnx-int8']} was not compared: int8 changes logits on purpose")
+        return {**forms, **self._onnx_form(module), **self._program_form()}
+
+    def _program_form(self) -> dict[str, Form]:
+        """A program of torch.export, where the folder holds one."""
+        path = self._folder / FILES["torch"]
+        if not path.is_file():
+            return {}
+        if not self._scope.trust_remote_code:
+            self._notes.append(
+                f"{path.name} was not compared: torch.export loads by pickle, which may run code "
+                "(--trust-remote-code)"
+            )
+            return {}
+        try:
+            return {"program": program_form(path)}
+        except CheckpointError as error:
+            self._findings.append(Finding("program", False, str(error)))
+            return {}
 
     def _onnx_form(self, module: PreTrainedModel) -> dict[str, Form]:
         if not self._scope.onnx or self._weights.not_finite:
@@ -272,12 +286,12 @@ class _Auditor:
             self._notes.append(f"ONNX was not compared, as {reason}")
             return {}
         try:
-            stored = self._folder / ONNX_FILE
+            stored = self._folder / FILES["onnx"]
             if stored.is_file():
-                return {"onnx": _onnx(OnnxModel(stored))}
+                return {"onnx": onnx_form(OnnxModel(stored))}
             logger.info("audit: writing ONNX")
             with tempfile.TemporaryDirectory(prefix="rlnas-audit-", ignore_cleanup_errors=True) as place:
-                runner = OnnxModel(write_onnx(module, Path(place) / ONNX_FILE))
+                runner = OnnxModel(write_onnx(module, Path(place) / FILES["onnx"]))
         except MissingDependencyError as error:
             self._notes.append(f"ONNX was not compared: {error}")
             return {}
@@ -285,7 +299,7 @@ class _Auditor:
             self._findings.append(Finding("onnx", False, str(error)))
             return {}
         self._notes.append("onnx is a file that was written for this audit")
-        return {"onnx": _onnx(runner)}
+        return {"onnx": onnx_form(runner)}
 
     def _compare_with(
         self,
@@ -361,15 +375,6 @@ class _Auditor:
 
     def _result(self) -> Audit:
         return Audit(self._name, tuple(self._findings), tuple(self._comparisons), tuple(self._notes))
-
-
-def _onnx(runner: OnnxModel) -> Form:
-    def logits(batch: Batch) -> Any:  # noqa: ANN401 - an array
-        mask = torch.ones_like(batch.input_ids) if batch.attention_mask is None else batch.attention_mask
-        types = None if batch.token_type_ids is None else batch.token_type_ids.numpy()
-        return runner(batch.input_ids.numpy(), mask.numpy(), types)
-
-    return logits
 
 
 def _coarsest(dtypes: Sequence[str]) -> str:

@@ -12,14 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlnas.deploy.certify import certify
-from rlnas.deploy.export import CONFIG_FILE
+from rlnas.deploy.files import CONFIG_FILE
 from rlnas.deploy.findings import Finding
+from rlnas.deploy.layout import read_layout
 from rlnas.deploy.weights_file import read_weights, weights_digest
-from rlnas.errors import CheckpointError, DeviceError, InvalidSubnetError, first_line
+from rlnas.errors import CheckpointError, DeviceError, InvalidSubnetError
 from rlnas.latency import describe_device
 from rlnas.latency.correction import count_flops
 from rlnas.space import ModelShape, SubnetConfig
-from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from rlnas.deploy.layout import Layout
     from rlnas.deploy.loading import Certifiable
     from rlnas.deploy.weights_file import WeightsFile
     from rlnas.supernet import Supernet
@@ -51,14 +52,14 @@ class Claims:
 
     Attributes:
         config: The subnet, from ``subnet.json``.
-        sizes: The model's own config, from ``config.json``.
+        layout: What ``config.json`` makes of it.
         certificate: From ``certificate.json``; empty if there is none.
         n_params: Numbers of parameters that are claimed, by the file that claims them.
         configs: Subnets that are claimed elsewhere, likewise.
     """
 
     config: SubnetConfig
-    sizes: SubnetModelConfig
+    layout: Layout
     certificate: Mapping[str, Any]
     n_params: Mapping[str, int]
     configs: Mapping[str, SubnetConfig]
@@ -75,10 +76,6 @@ def read_claims(folder: Path, summary: Mapping[str, Any] | None = None) -> Claim
         CheckpointError: If a file is missing or damaged.
     """
     config = _subnet(_read_json(folder / CONFIG_FILE), CONFIG_FILE)
-    try:
-        sizes = SubnetModelConfig.from_pretrained(folder)
-    except Exception as error:  # transformers and json each raise their own
-        raise CheckpointError(f"cannot read config.json in {str(folder)!r}: {first_line(error)}") from error
     path = folder / CERTIFICATE_FILE
     certificate = _read_json(path) if path.is_file() else {}
     n_params: dict[str, int] = {}
@@ -92,7 +89,7 @@ def read_claims(folder: Path, summary: Mapping[str, Any] | None = None) -> Claim
             n_params[name] = int(best["n_params"])
         if "config" in best:
             configs[name] = _subnet(best["config"], name)
-    return Claims(config, sizes, certificate, n_params, configs)
+    return Claims(config, read_layout(folder), certificate, n_params, configs)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -142,38 +139,31 @@ def check_digest(folder: Path, certificate: Mapping[str, Any]) -> Finding:
 
 def check_config(claims: Claims, weights: WeightsFile) -> Finding:
     """Whether the tensors have the shapes that the subnet's config makes, and the other files agree."""
-    kept = [(layer.num_attention_heads, layer.intermediate_size) for layer in claims.config.layers]
+    own = str(claims.config)
     for name, other in claims.configs.items():
         if other != claims.config:
-            sentence = f"{name} claims the subnet {other}, but {CONFIG_FILE} has {claims.config}"
-            return Finding("config", False, sentence, str(other))
-    sizes = list(zip(claims.sizes.kept_heads, claims.sizes.kept_units, strict=False))
-    if kept != sizes:
-        found = " ".join(f"{heads}h{units}" for heads, units in sizes)
-        sentence = f"{CONFIG_FILE} claims the subnet {claims.config}, but config.json has {found}"
-        return Finding("config", False, sentence, str(claims.config))
-    expected = expected_shapes(claims)
-    problem = differing_shape(expected, weights)
+            sentence = f"{name} claims the subnet {other}, but {CONFIG_FILE} has {own}"
+            return Finding("config", False, sentence, own)
+    if _kept(claims) != claims.layout.kept:
+        found = " ".join(f"{heads}h{units}" for heads, units in claims.layout.kept)
+        sentence = f"{CONFIG_FILE} claims the subnet {own}, but config.json has {found}"
+        return Finding("config", False, sentence, own)
+    problem = differing_shape(claims.layout.shapes, weights)
     if problem is not None:
-        return Finding(
-            "config", False, f"{problem}; {CONFIG_FILE} claims {claims.config}", str(claims.config)
-        )
-    sentence = f"{len(expected)} tensors have the shapes that {CONFIG_FILE} makes: {claims.config}"
-    return Finding("config", True, sentence, str(claims.config))
+        return Finding("config", False, f"{problem}; {CONFIG_FILE} claims {own}", own)
+    sentence = f"{len(claims.layout.shapes)} tensors have the shapes that {CONFIG_FILE} makes: {own}"
+    return Finding("config", True, sentence, own)
 
 
 def fits(claims: Claims, weights: WeightsFile) -> bool:
     """Whether the weights can be loaded as the subnet that ``subnet.json`` claims."""
-    found = zip(claims.sizes.kept_heads, claims.sizes.kept_units, strict=False)
+    return _kept(claims) == claims.layout.kept and differing_shape(claims.layout.shapes, weights) is None
+
+
+def _kept(claims: Claims) -> tuple[tuple[int, int], ...]:
+    """Heads and units of each layer, as ``config.json`` should have them."""
     kept = [(layer.num_attention_heads, layer.intermediate_size) for layer in claims.config.layers]
-    return list(found) == kept and differing_shape(expected_shapes(claims), weights) is None
-
-
-def expected_shapes(claims: Claims) -> dict[str, tuple[int, ...]]:
-    """By name: the tensors of a model of the claimed subnet."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = SubnetModel(claims.sizes)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return tuple(pair for pair in kept if pair != (0, 0) or not claims.layout.is_plain)
 
 
 def differing_shape(expected: Mapping[str, tuple[int, ...]], weights: WeightsFile) -> str | None:
@@ -208,9 +198,8 @@ def check_parameters(claimed: Mapping[str, int], weights: WeightsFile) -> Findin
 def check_precision(claims: Claims, weights: WeightsFile) -> Finding:
     """Whether the weights have the number format that is claimed."""
     found = ", ".join(weights.dtypes)
-    stated = {"config.json": getattr(claims.sizes, "dtype", None), CONFIG_FILE: claims.config.precision}
-    for name, value in stated.items():
-        dtype = None if value is None else str(value).removeprefix("torch.")
+    stated = {"config.json": claims.layout.dtype, CONFIG_FILE: claims.config.precision}
+    for name, dtype in stated.items():
         if dtype is not None and weights.dtypes != (dtype,):
             sentence = f"{name} claims weights in {dtype}, but the file holds {found}"
             return Finding("precision", False, sentence, found)
@@ -222,13 +211,12 @@ def check_operations(claims: Claims, module: PreTrainedModel) -> Finding:
 
     Operations are those within matrix products, two for each multiplication, of one text of 16 tokens.
     """
-    sizes = claims.sizes
+    sizes = claims.layout
     tokens = min(_FLOPS_TOKENS, sizes.max_position_embeddings // 2)
     # Only the size of a head counts here, not how many units the full model has.
-    shape = ModelShape(len(sizes.kept_heads), sizes.hidden_size // sizes.head_size, 1, sizes.hidden_size)
+    shape = ModelShape(len(sizes.kept), sizes.hidden_size // sizes.head_size, 1, sizes.hidden_size)
     blocks = int(count_flops(claims.config, shape, Workload(1, tokens)))
-    head = 2 * sizes.hidden_size * int(sizes.num_labels or 0)
-    head += 2 * sizes.hidden_size**2 if sizes.head_act else 0
+    head = 2 * sizes.hidden_size * (sizes.num_labels + sizes.hidden_size * sizes.has_dense)
     project = sizes.embedding_size if sizes.embedding_size != sizes.hidden_size else 0
     expected = blocks + head + 2 * tokens * project * sizes.hidden_size
     found = count_operations(module, tokens)

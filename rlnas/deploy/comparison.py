@@ -11,15 +11,18 @@ import torch
 
 from rlnas.deploy.findings import Comparison, Finding
 from rlnas.deploy.loading import positions
+from rlnas.errors import CheckpointError, first_line
 from rlnas.supernet.encoding import Batch, collate
 from rlnas.supernet.masking import masked_forward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
+    from rlnas.deploy.onnx_file import OnnxModel
     from rlnas.space import SubnetConfig
     from rlnas.supernet import Supernet
     from rlnas.supernet.encoding import EncodedSplit
@@ -112,6 +115,37 @@ def module_form(module: PreTrainedModel) -> Form:
 
     def logits(batch: Batch) -> Logits:
         return _floats(module(**inputs_of(batch)).logits)
+
+    return logits
+
+
+def onnx_form(runner: OnnxModel) -> Form:
+    """An ONNX file in ONNX Runtime."""
+
+    def logits(batch: Batch) -> Logits:
+        return runner(**{name: tensor.numpy() for name, tensor in inputs_of(batch).items()})
+
+    return logits
+
+
+def program_form(path: Path) -> Form:
+    """A program of torch.export. Loading it may run code that is pickled inside.
+
+    Raises:
+        CheckpointError: If it cannot be loaded.
+    """
+    try:
+        program = torch.export.load(path)
+        module, names = program.module(), program.graph_signature.user_inputs
+    except Exception as error:  # of zip files, pickle and torch
+        raise CheckpointError(
+            f"cannot load the program {str(path)!r}: {first_line(error)}; write it again"
+        ) from error
+
+    def logits(batch: Batch) -> Logits:
+        inputs = inputs_of(batch)
+        inputs.setdefault("token_type_ids", torch.zeros_like(batch.input_ids))
+        return _floats(module(**{name: inputs[name] for name in names}))
 
     return logits
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils.hub import cached_file
 
 from rlnas.deploy.claims import count_operations, differing_shape
 from rlnas.deploy.findings import Finding
 from rlnas.deploy.stock import read_config
 from rlnas.errors import CheckpointError, first_line
-from rlnas.supernet.checkpoint import quiet_transformers
 from rlnas.supernet.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -49,24 +47,6 @@ def folder_of(name: str) -> Path:
             "check the path"
         ) from error
     return Path(str(path)).parent
-
-
-def claimed_shapes(name: str, *, trust_remote_code: bool) -> dict[str, tuple[int, ...]]:
-    """By name: the tensors that transformers makes of a model's config.
-
-    Raises:
-        CheckpointError: If the config cannot be read, or makes no sequence classifier.
-    """
-    try:
-        with quiet_transformers(), torch.device("meta"), torch.random.fork_rng(devices=[]):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-            auto: Any = AutoModelForSequenceClassification
-            model = auto.from_config(config, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers raises a dozen kinds here
-        raise CheckpointError(
-            f"config.json of {name!r} makes no sequence classifier: {first_line(error)}"
-        ) from error
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 @dataclass(frozen=True, slots=True)

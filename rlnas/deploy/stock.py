@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlnas.deploy.export import MODEL_FILE
+from rlnas.deploy.files import MODEL_FILE
 from rlnas.errors import CheckpointError, first_line
 from rlnas.supernet.checkpoint import quiet_transformers
 
@@ -22,8 +22,7 @@ def check_code(folder: Path, trust_remote_code: bool) -> None:
     """Refuse a folder whose ``config.json`` names other code than the model file that travels with it.
 
     Args:
-        folder: Its model file has been found to be that of this version of rlnas, see
-            `rlnas.deploy.loading.load`, or is trusted.
+        folder: Of an exported model.
         trust_remote_code: Whether other code may run.
 
     Raises:
@@ -38,19 +37,23 @@ def check_code(folder: Path, trust_remote_code: bool) -> None:
         )
 
 
-def load_stock(folder: Path) -> PreTrainedModel:
-    """Load an exported model with ``AutoModelForSequenceClassification``, in float32, running its code.
+def load_stock(folder: Path, trust_remote_code: bool) -> PreTrainedModel:
+    """Load an exported model with ``AutoModelForSequenceClassification``, in float32.
 
     Args:
-        folder: A folder that `check_code` has let through.
+        folder: A folder that `check_code` has let through. The model file inside is run if it is ours
+            to the byte.
+        trust_remote_code: Whether any code inside may run.
 
     Raises:
         CheckpointError: If transformers cannot load it.
     """
+    file = folder / MODEL_FILE.name
+    is_ours = file.is_file() and file.read_bytes() == MODEL_FILE.read_bytes()
     try:
         with quiet_transformers():
             module: Any = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=True
+                folder, dtype=torch.float32, trust_remote_code=trust_remote_code or is_ours
             )
     except Exception as error:  # the code inside a folder may raise anything
         raise CheckpointError(

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
-    digest = weights_digest(goal.folder)
-    values = {**certificate.to_dict(), "steps": model["steps"], "weights_sha256": digest}
-    write_json(goal.folder / CERTIFICATE_FILE, values)
+from rlnas.deploy.card import write_card
+from rlnas.deploy.weights_file import weights_digest
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import choose, finalists, measure_again, measure_trials, settle

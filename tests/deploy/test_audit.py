@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from rlnas.deploy.audit import ONNX_FILE, Scope, audit
+from rlnas.deploy.audit import Scope, audit
 from rlnas.deploy.export import export
+from rlnas.deploy.files import FILES
 from rlnas.deploy.onnx_file import write_onnx
+from rlnas.deploy.program import write_program
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import CheckpointError, ExportError, InvalidSubnetError, MissingDependencyError
 from rlnas.space import LayerConfig, SubnetConfig
@@ -45,7 +47,7 @@ def exported(supernet: Supernet, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def onnx_file(supernet: Supernet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_onnx(supernet.extract(SUBNET), tmp_path_factory.mktemp("onnx") / ONNX_FILE)
+    return write_onnx(supernet.extract(SUBNET), tmp_path_factory.mktemp("onnx") / FILES["onnx"])
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def by_name(found: Any) -> dict[str, Any]:
 def test_all_forms_of_an_export_agree_with_its_supernet(
     folder: Path, supernet: Supernet, task: Task, onnx_file: Path
 ):
-    shutil.copy(onnx_file, folder / ONNX_FILE)
+    shutil.copy(onnx_file, folder / FILES["onnx"])
     found = audit(folder, supernet=supernet, task=task)
     assert found.passed, found
     assert {pair.second for pair in found.comparisons if pair.first == "sliced"} == {
@@ -217,7 +219,7 @@ def test_rounded_weights_agree_within_the_coarser_tolerance(supernet: Supernet, 
 
 def test_an_onnx_file_of_other_weights_fails(folder: Path, onnx_file: Path):
     alter(folder)
-    shutil.copy(onnx_file, folder / ONNX_FILE)
+    shutil.copy(onnx_file, folder / FILES["onnx"])
     assert re.match("audit FAILED: the forms (loaded|reloaded) and onnx differ by ", audit(folder).verdict)
 
 
@@ -343,3 +345,49 @@ def test_a_supernet_of_other_sizes_or_of_a_foreign_model_is_refused(
 def test_at_least_one_item_is_needed():
     with pytest.raises(ValueError, match="n_items must be at least 1, but got n_items=0"):
         Scope(n_items=0)
+
+
+PLAIN = SubnetConfig((LayerConfig(4, 24), LayerConfig(0, 0), LayerConfig(4, 24)))
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert", "electra"])
+def plain(
+    supernets: Callable[[str, Task], Supernet],
+    task: Task,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> tuple[Supernet, Path]:
+    """A subnet in the stock class of its family, and its supernet."""
+    supernet = supernets(request.param, task)
+    return supernet, export(supernet, PLAIN, tmp_path_factory.mktemp("plain"))
+
+
+def test_a_subnet_in_the_stock_class_of_its_family_is_audited_as_a_subnet(plain: tuple[Supernet, Path]):
+    supernet, folder = plain
+    assert not (folder / "modeling_subnet.py").exists()
+    found = audit(folder, supernet=supernet, scope=BRIEF)
+    assert found.passed, found
+    findings = by_name(found)
+    assert findings["config"].sentence.endswith("that subnet.json makes: 4h24 - 4h24")
+    assert findings["weights"].passed
+    assert findings["operations"].passed
+    assert {pair.second for pair in found.comparisons} == {"masked", "extracted", "reloaded"}
+
+
+def test_a_program_is_compared_where_its_pickle_is_trusted(supernet: Supernet, folder: Path):
+    write_program(supernet.extract(SUBNET), folder / FILES["torch"])
+    (folder / FILES["onnx-int8"]).touch()
+    wary = audit(folder, scope=BRIEF)
+    assert wary.passed
+    wanted = "program.pt2 was not compared: torch.export loads by pickle, "
+    assert any(note.startswith(wanted) for note in wary.notes)
+    assert "model_int8.onnx was not compared: int8 changes logits on purpose" in wary.notes
+    trusting = audit(folder, scope=Scope(onnx=False, trust_remote_code=True))
+    assert trusting.passed, trusting
+    assert {pair.second for pair in trusting.comparisons} == {"reloaded", "program"}
+
+
+def test_a_program_that_cannot_be_loaded_fails(folder: Path):
+    (folder / FILES["torch"]).write_bytes(b"nothing")
+    found = audit(folder, scope=Scope(onnx=False, trust_remote_code=True))
+    assert found.verdict.startswith("audit FAILED: cannot load the program '")

@@ -21,11 +21,11 @@ from rlnas.deploy.claims import (
     count_operations,
     differing_shape,
     differing_weights,
-    expected_shapes,
     fits,
     read_claims,
 )
-from rlnas.deploy.export import CONFIG_FILE, export
+from rlnas.deploy.export import export
+from rlnas.deploy.files import CONFIG_FILE
 from rlnas.deploy.weights_file import WeightsFile, describe_weights, weights_digest
 from rlnas.errors import CheckpointError
 from rlnas.latency import describe_device
@@ -87,7 +87,7 @@ def test_without_certificate_and_card_little_is_claimed(folder: Path):
         ("subnet.json", "[]", "subnet.json' holds no JSON object; export"),
         ("subnet.json", '{"layers": 3}', "the subnet in subnet.json is damaged: "),
         ("certificate.json", "[1]", "certificate.json' holds no JSON object; export"),
-        ("config.json", "{", "cannot read config.json in '.*model': "),
+        ("config.json", "{", "cannot read '.*config.json': "),
     ],
 )
 def test_damaged_claims_are_refused(folder: Path, name: str, text: str, message: str):
@@ -209,7 +209,7 @@ def test_attention_is_counted_as_often_as_there_are_pairs_of_tokens(supernet: Su
 
 def test_expected_shapes_are_those_of_the_extracted_subnet(folder: Path, supernet: Supernet):
     own = {name: tuple(weight.shape) for name, weight in supernet.extract(SUBNET).named_parameters()}
-    assert expected_shapes(read_claims(folder)) == own
+    assert read_claims(folder).layout.shapes == own
 
 
 def test_weights_that_are_not_the_supernets_are_named(folder: Path, supernet: Supernet):
@@ -219,7 +219,7 @@ def test_weights_that_are_not_the_supernets_are_named(folder: Path, supernet: Su
     with torch.no_grad():
         model.head.out.bias[0] += 0.25
     changed = export(supernet, SUBNET, folder, weights=model)
-    n_tensors = len(expected_shapes(claims))
+    n_tensors = len(claims.layout.shapes)
     assert differing_weights(supernet, claims, changed) == (
         f"'head.out.bias' differs by up to 2.5e-01, in 1 of {n_tensors} tensors"
     )

@@ -34,7 +34,7 @@ def folder(exported: Path, tmp_path: Path) -> Path:
 
 def test_stock_transformers_run_the_model_file_of_the_folder(exported: Path):
     check_code(exported, trust_remote_code=False)
-    model = load_stock(exported)
+    model = load_stock(exported, trust_remote_code=False)
     assert type(model).__module__.startswith("transformers_modules.")
     assert not model.training
     assert model.dtype == torch.float32
@@ -53,7 +53,14 @@ def test_other_code_runs_only_where_it_is_trusted(folder: Path, code: str):
 def test_what_transformers_cannot_load_is_named(folder: Path):
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"stock transformers cannot load '.*model': .*; export"):
-        load_stock(folder)
+        load_stock(folder, trust_remote_code=False)
+
+
+def test_a_model_file_that_is_not_ours_is_not_run(folder: Path):
+    with (folder / "modeling_subnet.py").open("a") as file:
+        file.write("raise SystemExit\n")
+    with pytest.raises(CheckpointError, match="stock transformers cannot load "):
+        load_stock(folder, trust_remote_code=False)
 
 
 @pytest.mark.parametrize(
