@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 SCOPE = Scope(latency=False)
 BRIEF = Scope(latency=False, onnx=False)
+VALUES = ("value.weight", "v_lin.weight")
+"""How the names of a layer's values end, in ours and in the families' classes."""
+
 SENTENCES = {
     "ignored head mask": "this model ignores head_mask: scores taken with it are those of the full model",
     "altered weight": "the weights are not the supernet's: ",
@@ -169,7 +172,7 @@ def _zero_first_head(folder: Path, supernet: Supernet) -> None:
     head_size = supernet.model.config.head_size
     with torch.no_grad():
         name = next(
-            name for name, _ in model.named_parameters() if name.endswith(("value.weight", "v_lin.weight"))
+            name for name, _ in model.named_parameters() if name.endswith(VALUES)
         )
         value = model.get_parameter(name)
         value[:head_size] = 0
@@ -182,7 +185,7 @@ def _zero_first_head(folder: Path, supernet: Supernet) -> None:
 def _alter_one_weight(folder: Path) -> None:
     path = folder / "model.safetensors"
     weights = load_file(path)
-    name = sorted(name for name in weights if name.endswith("value.weight"))[0]
+    name = min(name for name in weights if name.endswith(VALUES))
     weights[name][0, 0] += 0.5
     save_file(weights, path, metadata={"format": "pt"})
 

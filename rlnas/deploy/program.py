@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from torch.export import ExportedProgram
     from transformers import PreTrainedModel
 
 
@@ -64,25 +65,33 @@ def write_program(model: PreTrainedModel, path: Path) -> Path:
 
 
 def _write(model: PreTrainedModel, path: Path) -> None:
+    program = _traced(model)
+    try:
+        with quiet_exporter():
+            torch.export.save(program, path)
+    except (OSError, RuntimeError) as error:  # torch's writer knows no OSError
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise RunFolderError(
+            f"cannot write {str(path)!r} ({reason}); choose a folder that can be written"
+        ) from error
+
+
+def _traced(model: PreTrainedModel) -> ExportedProgram:
     request = example_request(model, *TRACED)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    axes = {name: free for name in request}
     try:
         with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
-            program = torch.export.export(LogitsOnly(model), (), request, dynamic_shapes=axes)
-            for node in program.graph.nodes:  # whose lines of code name folders of this machine
-                node.meta.pop("stack_trace", None)
-            torch.export.save(program, path)
+            program = torch.export.export(
+                LogitsOnly(model), (), request, dynamic_shapes={name: free for name in request}
+            )
     except Exception as error:  # the exporter's classes share no parent of their own
-        if isinstance(error, OSError) or not path.parent.is_dir():
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise RunFolderError(
-                f"cannot write {str(path)!r} ({reason}); choose a folder that can be written"
-            ) from error
         raise ExportError(
             f"a {type(model).__name__} could not be brought to torch.export ({first_line(error)}); "
             "deploy it in another form"
         ) from error
+    for node in program.graph.nodes:  # whose lines of code name folders of this machine
+        node.meta.pop("stack_trace", None)
+    return program
 
 
 def _run(program: nn.Module, request: Mapping[str, Tensor]) -> Tensor:

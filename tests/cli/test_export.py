@@ -1,18 +1,54 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 
 import pytest
 
 from rlnas.cli import main
+from rlnas.deploy.forms import read_forms
 from rlnas.history import History
 from rlnas.run.folder import read_json
 
 
 def test_the_chosen_subnet_is_exported(finished, tmp_path, capsys):
     assert main(["export", str(finished), "--out", str(tmp_path / "small")]) == 0
-    assert (tmp_path / "small" / "modeling_subnet.py").is_file()
-    assert f"model: {tmp_path / 'small'}" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"model: {tmp_path / 'small'}"
+    (form,) = read_forms(tmp_path / "small")
+    assert re.fullmatch(rf"model.safetensors, 0.\d MB: {re.escape(form.note)}", printed[1])
+
+
+def test_int8_is_told_with_what_it_costs(finished, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    arguments = ["export", str(finished), "--formats", "hf, onnx-int8", "--out", str(tmp_path / "small")]
+    assert main(arguments) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    told = (
+        r"model_int8.onnx, 0.\d MB: weights in int8; against float32 it gives the same class for \d+ of 32 "
+    )
+    assert re.match(told + r"items of the search split, whose accuracy is \d", last)
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "of 32 items of the search split" in card
+    assert not (tmp_path / "small" / "model.onnx").exists()
+
+
+def test_an_unknown_format_is_named_with_the_nearest_one(finished, tmp_path, refused):
+    message = r"formats are hf, onnx, onnx-int8, torch and all, but got 'onxx'; did you mean 'onnx'\?$"
+    refused(["export", finished, "--formats", "hf,onxx", "--out", tmp_path / "none"], message)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    finished, tmp_path, refused, monkeypatch
+):
+    real = importlib.util.find_spec
+    hide = lambda name, *given: None if name == "onnxscript" else real(name, *given)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hide)
+    message = r"the format onnx needs onnxscript; install with: pip install 'rlnas\[onnx\]'$"
+    refused(["export", finished, "--formats", "onnx", "--out", tmp_path / "none"], message)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_trial_is_exported(finished, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from rlnas.deploy.certify import MAX_SECONDS, N_ROUNDS, certify
+from rlnas.deploy.certify import MAX_SECONDS, N_ROUNDS, _in_like_code, certify
 from rlnas.deploy.export import export
+from rlnas.deploy.loading import load
+from rlnas.deploy.plain import plain_model
 from rlnas.errors import CheckpointError, DeviceError, EvaluationError
 from rlnas.latency import Timing
 from rlnas.scores import score, score_interval
@@ -278,6 +281,19 @@ def test_a_changed_model_file_is_run_only_where_code_is_trusted(
         certify(folder, baseline=supernet, task=task, **QUICK)
     certificate = certify(folder, baseline=folder, task=task, trust_remote_code=True, **QUICK)
     assert certificate.subnet.n_params == supernet.n_params(SUBNET)
+
+
+def test_a_stock_model_is_timed_beside_a_baseline_in_a_stock_class_too(supernets: Supernets, task: Task):
+    supernet = supernets("bert", task)
+    stock = plain_model(supernet.model)
+    ours, theirs = (load(one, False, is_judged=True) for one in (supernet, (stock, supernet.tokenizer)))
+    first, second = _in_like_code(ours, theirs)
+    assert type(first.module) is type(second.module) is type(stock)
+    assert second is theirs
+    assert _in_like_code(theirs, ours) == (theirs, ours)  # a baseline is what it is given as
+    assert _in_like_code(ours, ours) == (ours, ours)
+    uneven = replace(ours, module=supernet.extract(SUBNET))
+    assert _in_like_code(uneven, theirs) == (uneven, theirs)  # which no stock class holds
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan")])

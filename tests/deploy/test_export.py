@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,7 +18,11 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE, export
+from rlnas.deploy.export import _version, export
+from rlnas.deploy.files import CONFIG_FILE, MODEL_FILE
+from rlnas.deploy.forms import read_forms
+from rlnas.deploy.loading import load
+from rlnas.deploy.origin import DataFacts, Origin
 from rlnas.errors import InvalidSubnetError, RunFolderError
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.encoding import collate
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Task
 
+MODULE = importlib.import_module("rlnas.deploy.export")  # the package has a function of its name
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 LABELS = ("bad", "good", "<odd|name>")
 SUBNET = SubnetConfig((LayerConfig(1, 24), LayerConfig(0, 0), LayerConfig(2, 0)))
@@ -259,3 +267,96 @@ def test_the_model_card_of_a_regression_says_so(
 ):
     card = (export(supernets("bert", regression), SUBNET, tmp_path) / "README.md").read_text()
     assert "a regression model (one output)" in card
+
+
+PLAIN = SubnetConfig((LayerConfig(4, 24), LayerConfig(0, 0), LayerConfig(4, 24)))
+
+
+def test_a_model_of_its_family_is_written_as_that(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path
+):
+    supernet = supernets("bert", task)
+    folder = export(supernet, PLAIN, tmp_path / "plain")
+    assert not (folder / MODEL_FILE.name).exists()
+    assert json.loads((folder / "config.json").read_text())["architectures"] == [
+        "BertForSequenceClassification"
+    ]
+    (form,) = read_forms(folder)
+    assert form.note == "a stock BertForSequenceClassification, which needs no code of its own"
+    loaded = load(folder, trust_remote_code=False, is_judged=True)
+    batch = collate(supernet.encode(task.final), list(range(24)))
+    with torch.inference_mode():
+        logits = loaded.module(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
+        torch.testing.assert_close(logits, supernet.forward(PLAIN, batch))
+
+
+def test_why_a_model_carries_its_file_is_said(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path, exported: Path
+):
+    reason = "carries its own model file modeling_subnet.py, as layer 1 keeps 1 of 4 attention heads"
+    assert read_forms(exported)[0].note == reason
+    assert "as layer 1 keeps 1 of 4 attention heads." in (exported / "README.md").read_text()
+    asked = export(supernets("bert", task), PLAIN, tmp_path / "asked", plain=False)
+    assert read_forms(asked)[0].note.endswith("modeling_subnet.py, as was asked for")
+
+
+def test_an_export_removes_what_an_earlier_one_left(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path
+):
+    folder = export(supernets("bert", task), SUBNET, tmp_path)
+    (folder / "program.pt2").write_text("of the earlier model")
+    (folder / "mine.txt").write_text("precious")
+    export(supernets("bert", task), PLAIN, tmp_path)
+    names = {file.name for file in folder.iterdir()}
+    assert not names & {MODEL_FILE.name, "program.pt2"}
+    assert (folder / "mine.txt").read_text() == "precious"
+
+
+def test_an_export_that_fails_leaves_what_was_there(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fill(folder: Path, names: object, *_: object) -> None:
+        (folder / "model.onnx").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MODULE, "write_forms", fill)
+    with pytest.raises(RunFolderError, match=r"cannot write the model into .*\(No space left on device\)"):
+        export(supernets("bert", task), SUBNET, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "README.md").write_text("older")
+    with pytest.raises(RunFolderError, match="No space left"):
+        export(supernets("bert", task), SUBNET, tmp_path / "model")
+    assert [file.name for file in (tmp_path / "model").iterdir()] == ["README.md"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_unknown_form_is_refused_before_anything_is_written(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path
+):
+    with pytest.raises(ValueError, match="but got 'onx'; did you mean 'onnx'"):
+        export(supernets("bert", task), SUBNET, tmp_path / "model", forms=("onx",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_is_scored_by_the_metric_of_the_task(
+    supernets: Callable[[str, Task], Supernet],
+    task: Task,
+    regression: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked: list[object] = []
+    monkeypatch.setattr(MODULE, "write_forms", lambda *given: asked.append(given[2:]))
+    export(supernets("bert", task), SUBNET, tmp_path, search=task.search)
+    export(supernets("bert", regression), SUBNET, tmp_path)
+    origin = Origin(data=DataFacts.of(regression))
+    export(supernets("bert", regression), SUBNET, tmp_path, origin=origin)
+    assert asked == [(task.search, "accuracy"), (None, "pearson"), (None, "spearman")]
+
+
+def test_the_card_of_an_export_names_versions_and_full_sizes(exported: Path):
+    card = (exported / "README.md").read_text()
+    assert re.search(r"## Made with\n\nrlnas .*, torch .*, transformers 5", card)
+    assert "| 1 | 1 of 4 | 24 of 48 |" in card
+    assert _version("no-such-package") == "not installed"

@@ -34,6 +34,7 @@ FRONT_KEYS = {"accuracy", "accuracy_ci", "n_items", "split", "latency_ms", "late
 MODEL_KEYS = FRONT_KEYS | {"latency_ci"}
 SEARCH_KEYS = {"config", "trial", "predicted_latency_ms", "reward"}
 KEYS = {
+    *("base_model", "training"),
     *("rlnas_version", "model", "task", "shape", "device", "workload", "versions", "controller", "reward"),
     *(
         "budget",
@@ -114,8 +115,27 @@ def test_the_summary_names_the_model_without_a_home_folder(world, summary):
     assert str(world.root) not in json.dumps(summary)
 
 
+def test_the_card_of_the_delivered_model_says_what_was_certified(finished, summary):
+    card = (finished / "best" / "README.md").read_text()
+    best = summary["best"]
+    low, high = best["accuracy_ci"]
+    assert f"| this model | {best['accuracy']:.3f} [{low:.3f}, {high:.3f}] |" in card
+    assert f"on the same {N_FINAL} items of the validation split of reviews" in card
+    assert "the target 0.75 is" in card
+    assert "this subnet alone, taught by the full one: 1 pass" in card
+    assert f"- {N_SEARCH} items of the search split for the choice among subnets" in card
+    assert str(finished.parent) not in card
+
+
+def test_the_summary_says_how_the_weights_were_trained(summary):
+    assert summary["training"] == {"full_epochs": 2, "epochs": 2, "finish_epochs": 1, "repair_items": 0}
+    assert summary["base_model"] is None
+
+
 def test_the_summary_counts_the_items(summary):
     task = summary["task"]
+    assert (task["train_split"], task["search_split"], task["hub_name"]) == ("train", "search", None)
+    assert "carved from" in task["notes"][0]
     assert (task["name"], task["metric"]) == ("reviews", "accuracy")
     assert (task["n_search"], task["n_final"], task["final_split"]) == (N_SEARCH, N_FINAL, "validation")
     assert summary["full"]["n_items"] == summary["best"]["n_items"] == N_FINAL

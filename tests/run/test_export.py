@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlnas.errors import HistoryError, RunFolderError
+from rlnas.deploy.plain import obstacle_to_plain, plain_model
+from rlnas.errors import ExportError, HistoryError, RunFolderError
 from rlnas.history import History
-from rlnas.run.export import check_free, export_chosen, export_trial
-from rlnas.run.folder import write_json
+from rlnas.run.export import _search_items, check_free, export_chosen, export_trial
+from rlnas.run.folder import RunFolder, write_json
 from rlnas.space import SubnetConfig
 from rlnas.supernet import Supernet
 
@@ -43,7 +44,9 @@ def test_a_trial_is_exported_with_the_shared_weights(finished, tmp_path):
     assert export_trial(finished, 7, tmp_path / "seventh")[0] == config
     stored = json.loads((tmp_path / "seventh" / "subnet.json").read_text())
     assert SubnetConfig.from_dict(stored) == config
-    expected = Supernet.load(finished / "supernet").extract(config).state_dict()
+    subnet = Supernet.load(finished / "supernet").extract(config)
+    is_plain = obstacle_to_plain(subnet.config) is None
+    expected = (plain_model(subnet) if is_plain else subnet).state_dict()
     weights = load_file(tmp_path / "seventh" / "model.safetensors")
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
@@ -116,3 +119,51 @@ def test_a_damaged_history_is_named(begun, tmp_path):
     (begun / "history.sqlite").write_bytes(b"not a database, but long enough to be read as one" * 100)
     with pytest.raises(HistoryError, match=r"history.sqlite is not a sound history"):
         export_trial(begun, 0, tmp_path / "small")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Instead of a program, which takes seconds, write a file; or fail in the middle of it."""
+
+    def write(model, path):
+        path.write_text("a program")
+        if model.config.problem_type in failing:
+            raise ExportError("it computes something else")
+
+    failing = []
+    monkeypatch.setattr("rlnas.deploy.forms.write_program", write)
+    return failing
+
+
+@pytest.mark.usefixtures("quick")
+def test_further_forms_lie_beside_the_chosen_subnet_and_stand_in_its_card(finished, tmp_path):
+    before = files_of(finished / "best")
+    forms = export_chosen(finished, tmp_path / "small", forms=["torch"])
+    assert [form.name for form in forms] == ["hf", "torch"]
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert 'torch.export.load("program.pt2")' in card
+    assert "## Measured" in card
+    assert files_of(finished / "best") == before
+    assert (tmp_path / "small" / "program.pt2").read_text() == "a program"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trial_is_written_in_further_forms(finished, tmp_path):
+    _, forms = export_trial(finished, 7, tmp_path / "seventh", ["torch"])
+    assert [form.name for form in forms] == ["hf", "torch"]
+    card = (tmp_path / "seventh" / "README.md").read_text()
+    assert "- trial: 7\n" in card
+    assert "Neither its accuracy nor its latency was certified." in card
+
+
+def test_a_form_that_fails_leaves_no_folder(finished, tmp_path, quick):
+    quick.append("single_label_classification")
+    with pytest.raises(ExportError, match="it computes something else"):
+        export_chosen(finished, tmp_path / "small", forms=["torch"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_is_measured_on_the_search_items_of_the_run(finished, tmp_path):
+    split, metric = _search_items(RunFolder(finished))
+    assert (split.name, len(split), metric) == ("search", 32, "accuracy")
+    assert _search_items(RunFolder(tmp_path)) == (None, "accuracy")

@@ -15,7 +15,14 @@ from models import CASES, Narrow, Refused
 from rlnas.errors import DeviceError, MissingDependencyError
 from rlnas.latency.device import timing_conditions
 from rlnas.runtime.eager import eager_call
-from rlnas.runtime.onnx import _check_provider, check_onnxruntime, onnx_call, open_session, write_graph
+from rlnas.runtime.onnx import (
+    _check_provider,
+    check_onnxruntime,
+    onnx_call,
+    open_session,
+    quantize_graph,
+    write_graph,
+)
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -146,3 +153,20 @@ def test_a_session_that_falls_back_to_another_provider_is_refused():
     with pytest.raises(DeviceError, match="runs on CPUExecutionProvider instead of CUDAExecutionProvider"):
         _check_provider(session, {"input_ids": on_gpu})
     _check_provider(session, {"input_ids": torch.zeros(1)})
+
+
+def test_a_graph_in_int8_computes_about_the_same(tmp_path):
+    module = Narrow(units=64)
+    write_graph(module, {"x": X}, tmp_path / "exact.onnx")
+    quantize_graph(tmp_path / "exact.onnx", tmp_path / "int8.onnx")
+    (exact,), (found,) = (
+        open_session(tmp_path / name).run(None, {"x": X.numpy()}) for name in ("exact.onnx", "int8.onnx")
+    )
+    assert 0 < abs(found - exact).max() < 0.05
+    assert b"DynamicQuantizeLinear" not in (tmp_path / "exact.onnx").read_bytes()
+    assert b"DynamicQuantizeLinear" in (tmp_path / "int8.onnx").read_bytes()
+
+
+def test_a_graph_names_no_folder_of_this_machine(tmp_path):
+    write_graph(Narrow(), {"x": X}, tmp_path / "one.onnx", external_data=False)
+    assert str(Path(__file__).parents[2]).encode() not in (tmp_path / "one.onnx").read_bytes()

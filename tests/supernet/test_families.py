@@ -8,7 +8,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from rlnas.errors import CheckpointError
 from rlnas.supernet import Supernet
-from rlnas.supernet.families import FAMILIES, family_of, weight_names
+from rlnas.supernet.families import FAMILIES, family_name, family_of, weight_names
+from rlnas.supernet.modeling_subnet import SubnetModelConfig
 
 TOLERANCE = 1e-5
 
@@ -112,3 +113,13 @@ def test_a_family_that_is_not_in_the_table_is_refused_by_name():
         r"supported are bert, roberta, distilbert, electra \(MiniLM is a bert\)",
     ):
         family_of("t5", "my-model")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_knows_its_family_by_embeddings_and_head(loaded, family):
+    assert family_name(loaded[family, "cls"].model.config) == family
+    assert family_name(loaded[family, "mean"].model.config) is None
+
+
+def test_a_head_of_no_family_has_no_name():
+    assert family_name(SubnetModelConfig(head_act="gelu_new")) is None
