@@ -171,9 +171,7 @@ def _zero_first_head(folder: Path, supernet: Supernet) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     head_size = supernet.model.config.head_size
     with torch.no_grad():
-        name = next(
-            name for name, _ in model.named_parameters() if name.endswith(VALUES)
-        )
+        name = next(name for name, _ in model.named_parameters() if name.endswith(VALUES))
         value = model.get_parameter(name)
         value[:head_size] = 0
         model.get_parameter(name.replace("weight", "bias"))[:head_size] = 0

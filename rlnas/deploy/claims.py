@@ -15,6 +15,7 @@ from rlnas.deploy.certify import certify
 from rlnas.deploy.files import CONFIG_FILE
 from rlnas.deploy.findings import Finding
 from rlnas.deploy.layout import read_layout
+from rlnas.deploy.plain import plain_model
 from rlnas.deploy.weights_file import read_weights, weights_digest
 from rlnas.errors import CheckpointError, DeviceError, InvalidSubnetError
 from rlnas.latency import describe_device
@@ -302,16 +303,22 @@ def check_latency(
 
 
 def differing_weights(supernet: Supernet, claims: Claims, folder: Path) -> str | None:
-    """The first tensor of a file that is not the supernet's, in words; None if all are, but rounded."""
-    own = {
-        name: weight.detach().cpu() for name, weight in supernet.extract(claims.config).named_parameters()
-    }
-    ndiffering_weights, first = 0, None
+    """The first tensor of a file that is not the supernet's, in words; None if all are, but rounded.
+
+    Args:
+        supernet: What the model is said to be a part of.
+        claims: Which part; the file fits it, see `fits`.
+        folder: The model's.
+    """
+    extracted = supernet.extract(claims.config)
+    subnet: PreTrainedModel = plain_model(extracted) if claims.layout.is_plain else extracted
+    own = {name: weight.detach().cpu() for name, weight in subnet.named_parameters()}
+    n_differing, first = 0, None
     for name, tensor in read_weights(folder):
-        if name not in own:
+        if not tensor.is_floating_point():
             continue
         difference = (own[name].to(tensor.dtype).float() - tensor.float()).abs().max().item()
         if difference != 0:
-            ndiffering_weights += 1
+            n_differing += 1
             first = first or f"{name!r} differs by up to {difference:.1e}"
-    return None if first is None else f"{first}, in {ndiffering_weights} of {len(own)} tensors"
+    return None if first is None else f"{first}, in {n_differing} of {len(own)} tensors"

@@ -374,6 +374,21 @@ def test_a_subnet_in_the_stock_class_of_its_family_is_audited_as_a_subnet(plain:
     assert {pair.second for pair in found.comparisons} == {"masked", "extracted", "reloaded"}
 
 
+def test_an_altered_weight_in_a_stock_class_is_found(plain: tuple[Supernet, Path], tmp_path: Path):
+    supernet, original = plain
+    folder = shutil.copytree(original, tmp_path / "model")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    name = min(name for name in weights if name.endswith(("value.weight", "v_lin.weight")))
+    weights[name][0, 0] += 0.5
+    save_file(weights, path, metadata={"format": "pt"})
+    found = audit(folder, supernet=supernet, scope=BRIEF)
+    wanted = (
+        f"audit FAILED: the weights are not the supernet's: {name!r} differs by up to 5.0e-01, in 1 of "
+    )
+    assert found.verdict.startswith(wanted)
+
+
 def test_a_program_is_compared_where_its_pickle_is_trusted(supernet: Supernet, folder: Path):
     write_program(supernet.extract(SUBNET), folder / FILES["torch"])
     (folder / FILES["onnx-int8"]).touch()
