@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from benchmarks.equivalence import FAMILIES, LABELS, write_checkpoint
 from benchmarks.record import make_parser, record
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(FAMILIES), help="tiny models to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     families = options.families.split(",")
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as temporary:

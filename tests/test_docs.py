@@ -165,7 +165,7 @@ def resolved(node: ast.expr, imported: dict[str, Any]) -> Callable[..., object] 
         found = getattr(imported[node.value.id], node.attr)
     else:
         return None
-    is_ours = getattr(found, "__module__", "").partition(".")[0] == "rlnas"
+    is_ours = (getattr(found, "__module__", None) or "").partition(".")[0] == "rlnas"
     return found if callable(found) and is_ours else None
 
 

@@ -139,7 +139,8 @@ def _write_folder(
 def _move(source: Path, target: Path) -> None:
     """Bring all files to their place, and remove what an earlier export has left there."""
     target.mkdir(parents=True, exist_ok=True)
-    ours = {*FILES.values(), f"{FILES['onnx']}.data", MODEL_FILE.name, CARD_FILE, FORMS_FILE}
+    files = set(FILES.values())
+    ours = {*files, *(f"{file}.data" for file in files), MODEL_FILE.name, CARD_FILE, FORMS_FILE}
     for name in ours - {file.name for file in source.iterdir()}:
         (target / name).unlink(missing_ok=True)
     for file in source.iterdir():

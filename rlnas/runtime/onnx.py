@@ -175,15 +175,27 @@ def quantize_graph(source: Path, target: Path) -> None:
         source: A file in float32.
         target: The file to write.
     """
-    with quiet_exporter():
+    import onnxruntime
+
+    external = source.with_name(f"{source.name}.data").is_file()
+    with quiet_exporter(), tempfile.TemporaryDirectory(prefix="rlnas-onnx-") as folder:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        # The exporter leaves transpositions of large weights in the graph, and what is no weight stays
+        # in float32; the runtime folds them.
+        folded, options = Path(folder) / "folded.onnx", _options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
+        if external:
+            name = "session.optimized_model_external_initializers_file_name"
+            options.add_session_config_entry(name, f"{folded.name}.data")
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
         quantize_dynamic(
-            source,
+            folded,
             target,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            use_external_data_format=source.with_name(f"{source.name}.data").is_file(),
+            use_external_data_format=external,
         )
 
 
