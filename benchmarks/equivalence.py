@@ -94,13 +94,13 @@ def _compare(
     checkpoint: Path, pooling: str, n_configs: int, options: argparse.Namespace
 ) -> tuple[dict[str, float], float]:
     """Largest difference of each form, and the smallest between the logits of two subnets."""
-    task, device = _task(options.seed), options.device
+    task, device = make_task(options.seed), options.device
     supernet = Supernet.from_pretrained(checkpoint, task, pooling=pooling, device=device)
     batch = next(sorted_batches(supernet.encode(task.search), len(task.search), device))
     gaps = _gaps_of_the_largest(supernet, checkpoint, batch)
     answers = []
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
-        for config in _random_configs(supernet, n_configs, options.seed):
+        for config in random_configs(supernet, n_configs, options.seed):
             sliced = supernet.forward(config, batch)
             extracted = supernet.extract(config)
             extracted.save_pretrained(folder)
@@ -146,7 +146,7 @@ def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in inputs.items() if tensor is not None}
 
 
-def _random_configs(supernet: Supernet, n: int, seed: int) -> list[SubnetConfig]:
+def random_configs(supernet: Supernet, n: int, seed: int) -> list[SubnetConfig]:
     """Distinct members, the smallest and the largest among them."""
     space, rng = LayerwiseSpace.for_model(supernet.shape), np.random.default_rng(seed)
     configs = {space.smallest(): None, space.largest(): None}
@@ -155,7 +155,7 @@ def _random_configs(supernet: Supernet, n: int, seed: int) -> list[SubnetConfig]
     return list(configs)
 
 
-def _task(seed: int) -> Task:
+def make_task(seed: int) -> Task:
     """Pairs of texts of unlike lengths: a batch of them has padding and both token types."""
     rng = np.random.default_rng(seed)
     firsts, seconds = ([" ".join(rng.choice(WORDS, size=n)) for n in (1, 4, 7, 11)] for _ in range(2))

@@ -269,3 +269,18 @@ def test_small_data_needs_data_for_minilm(run, capsys):
     with pytest.raises(SystemExit):
         run("small_data", "--parts", "import")
     assert "need --data, the folder that holds sst2 and cola" in capsys.readouterr().err
+
+
+def test_the_audit_passes_right_models_and_names_sabotages(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    script = importlib.import_module("benchmarks.audit")
+    monkeypatch.setattr(script, "SCOPE", script.BRIEF)  # writing ONNX takes seconds, and has its own tests
+    cells = tmp_path / "cells.jsonl"
+    flags = ("--quick", "--cells", cells, "--out", tmp_path / "lines.jsonl")
+    figures = run("audit", *flags)
+    assert (figures["n_audits"], figures["n_passed"]) == (4, 4)
+    assert {entry["n_caught"] for entry in figures["sabotages"].values()} == {2}
+    assert list(figures["families"]["bert"]["largest"]) == ["masked", "extracted", "reloaded"]
+    before = cells.read_text()
+    assert run("audit", *flags) == figures  # nothing is audited again
+    assert cells.read_text() == before

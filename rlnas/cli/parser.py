@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib.metadata import PackageNotFoundError, version
 
+from rlnas.cli.audit import add_audit
 from rlnas.cli.calibrate import add_calibrate
 from rlnas.cli.certify import add_certify
 from rlnas.cli.demo import add_demo
@@ -30,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_calibrate(commands)
     add_certify(commands)
     add_finetune(commands)
+    add_audit(commands)
     add_report(commands)
     add_export(commands)
     add_propose(commands)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; by default those of the process.
 
     Returns:
-        0, or 1 if `certify` finds that a target is missed, 2 for bad input, 130 after Ctrl-C.
+        0, or 1 if `certify` finds a target missed or an `audit` fails, 2 for bad input, 130 after Ctrl-C.
     """
     options = make_parser().parse_args(argv)
     code = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
 from rlnas.deploy.card import write_card
+from rlnas.deploy.weights_file import weights_digest
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import choose, finalists, further_finalists, measure_again, measure_trials, settle
@@ -167,7 +168,9 @@ def _delivered(
         write_steps(goal.steps, steps, n_trials)
         chosen = following
     model = describe_model(job, inputs, goal, chosen, certificate, steps, choice.confirmations)
-    write_json(goal.folder / CERTIFICATE_FILE, {**certificate.to_dict(), "steps": model["steps"]})
+    digest = weights_digest(goal.folder)
+    values = {**certificate.to_dict(), "steps": model["steps"], "weights_sha256": digest}
+    write_json(goal.folder / CERTIFICATE_FILE, values)
     goal.delivered.parent.mkdir(exist_ok=True)
     write_json(goal.delivered, {"n_trials": n_trials, "model": model})
     return model

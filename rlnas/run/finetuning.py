@@ -23,6 +23,7 @@ from rlnas.deploy import certify, export
 from rlnas.deploy.card import write_card
 from rlnas.deploy.loading import load
 from rlnas.deploy.plain import fill_from_plain
+from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import EvaluationError, RLNASError, RunFolderError, TrainingError
 from rlnas.report import read_summary, write_report
 from rlnas.run.export import check_free
@@ -370,7 +371,8 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     }
     record["seconds"]["certify"] = round(time.monotonic() - start, 3)
     write_json(place.trained / FINETUNING_FILE, record)
-    write_json(place.trained / CERTIFICATE_FILE, certificate.to_dict())
+    digest = weights_digest(place.trained)
+    write_json(place.trained / CERTIFICATE_FILE, {**certificate.to_dict(), "weights_sha256": digest})
     return certificate
 
 

@@ -1,0 +1,62 @@
+"""An audit of the models that a finished run has delivered."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlnas.data import read_task
+from rlnas.deploy.audit import audit
+from rlnas.run.folder import RunFolder, read_json
+from rlnas.run.models import model_path, models_for
+from rlnas.supernet import Supernet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from rlnas.deploy.audit import Scope
+    from rlnas.deploy.findings import Audit
+
+logger = logging.getLogger(__name__)
+
+
+def audit_run(run: str | Path, scope: Scope, target_ratio: float | None = None) -> list[Audit]:
+    """Audit each model of a run with its supernet, its full model, its search items and its summary.
+
+    Args:
+        run: The run folder.
+        scope: How far to go. Whether the models were trained further is what the run's settings say,
+            unless it is said here.
+        target_ratio: Which model, of a run for several targets; None for all of them.
+
+    Raises:
+        RunFolderError: If the run is not finished, or had no such target.
+        CheckpointError: If a model or the supernet cannot be read.
+        DataError: If the run's data cannot be read.
+    """
+    folder = RunFolder(Path(run))
+    models = models_for(folder, target_ratio)
+    if scope.trained_further is None:
+        scope = replace(scope, trained_further=was_trained_further(read_json(folder.config)))
+    supernet, task = Supernet.load(folder.supernet), read_task(folder.data)
+    audits = []
+    for model in models:
+        path = model_path(folder, model)
+        logger.info("audit of %s", path)
+        audits.append(
+            audit(path, supernet=supernet, baseline=folder.full, task=task, summary=model, scope=scope)
+        )
+    return audits
+
+
+def was_trained_further(settings: Mapping[str, Any]) -> bool:
+    """Whether the models of a run had a last training or a repair after they left the supernet.
+
+    Args:
+        settings: The run's ``config.json``.
+    """
+    finish_epochs, repair_items = (int(settings.get(name, 0)) for name in ("finish_epochs", "repair_items"))
+    return finish_epochs > 0 or repair_items > 0
