@@ -18,9 +18,9 @@ PACKAGE = ROOT / "rlnas"
 
 # A module imports only from lower layers or from its own folder.
 LAYERS = (
-    {"errors"},
+    {"errors", "precision"},
     {"metrics", "space", "pareto", "workload", "task"},
-    {"trial", "additive"},
+    {"trial", "additive", "precision_space"},
     {"protocols", "history", "runtime"},
     {"rewards", "tabular", "loop", "scores", "data", "env", "latency", "supernet"},
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlnas.evaluation.cost import EvaluationCost
 from rlnas.evaluation.evaluator import SupernetEvaluator
+from rlnas.evaluation.precisions import PrecisionEvaluator
 from rlnas.evaluation.racing import Champions, Race, Racing
 
-__all__ = ["Champions", "EvaluationCost", "Race", "Racing", "SupernetEvaluator"]
+__all__ = ["Champions", "EvaluationCost", "PrecisionEvaluator", "Race", "Racing", "SupernetEvaluator"]

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rlnas.errors import DeviceError, MissingDependencyError, first_line
+from rlnas.precision import INT8_BLOCKS
 from rlnas.runtime.eager import first_tensor
+from rlnas.runtime.onnx_int8 import check_int8, save_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, SessionOptions
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16", *INT8_BLOCKS)
 """Number formats that ONNX Runtime has kernels for; on a CPU it computes float16 in float32."""
 
 
@@ -33,16 +35,19 @@ def check_onnxruntime(device: str, dtype: str) -> None:
 
     Args:
         device: ``"cpu"`` or a CUDA device.
-        dtype: Number format of the weights.
+        dtype: Number format, one of `rlnas.precision.PRECISIONS`.
 
     Raises:
         MissingDependencyError: If one of its packages is not installed.
-        DeviceError: If it has no kernels for the number format, or was built without CUDA.
+        DeviceError: If it has no kernels for the number format, was built without CUDA, or int8 is asked
+            for on a GPU.
     """
     if dtype not in DTYPES:
         raise DeviceError(
-            f"mode='onnxruntime' runs {' and '.join(DTYPES)}, but got dtype={dtype!r}; use dtype='float32'"
+            f"mode='onnxruntime' runs {', '.join(DTYPES)}, but got dtype={dtype!r}; use dtype='float32'"
         )
+    if dtype in INT8_BLOCKS:
+        check_int8(device, dtype)
     absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if absent:
         raise MissingDependencyError(
@@ -57,11 +62,18 @@ def check_onnxruntime(device: str, dtype: str) -> None:
         )
 
 
-def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callable[[], Tensor]:
+def onnx_call(
+    module: nn.Module, inputs: Mapping[str, Tensor | None], precision: str | None = None
+) -> Callable[[], Tensor]:
     """A call that runs a module in ONNX Runtime, on one thread of a CPU or on a GPU.
 
     Inputs and output stay where they are: values written into the tensors of `inputs` later count,
     and every call overwrites the result of the one before.
+
+    Args:
+        module: In the number format that it is stored in.
+        inputs: What its `forward` takes, by name; at least one tensor.
+        precision: One of `rlnas.precision.INT8_BLOCKS`, or None to compute as it is stored.
 
     Raises:
         DeviceError: If the module cannot be exported, or ONNX Runtime does not take it.
@@ -72,9 +84,9 @@ def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callabl
     with tempfile.TemporaryDirectory(prefix="rlnas-onnx-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         try:
-            _export(_Positional(module, inputs), given, path)
+            export(PositionalModule(module, inputs), given, path, precision=precision)
             session = onnxruntime.InferenceSession(
-                str(path), _options(), providers=_providers(given), enable_fallback=0
+                str(path), session_options(), providers=_providers(given), enable_fallback=0
             )
             _check_provider(session, given)
         except Exception as error:  # the exporter's and the runtime's classes share no parent of their own
@@ -98,7 +110,7 @@ def _run(session: InferenceSession, binding: IOBinding, output: Tensor, _given: 
     return output
 
 
-class _Positional(nn.Module):
+class PositionalModule(nn.Module):
     """A module that takes only tensors, by position, and returns one: what a graph can express."""
 
     def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor | None]) -> None:
@@ -112,7 +124,24 @@ class _Positional(nn.Module):
         return first_tensor(self.module(**given, **self._absent))
 
 
-def _export(module: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
+def export(
+    module: PositionalModule,
+    given: Mapping[str, Tensor],
+    path: Path,
+    *,
+    precision: str | None = None,
+    is_dynamic: bool = False,
+) -> None:
+    """Write a module as a graph.
+
+    Args:
+        module: Takes tensors by position.
+        given: Those tensors, by name.
+        path: The file to write.
+        precision: One of `rlnas.precision.INT8_BLOCKS`, or None to compute as it is stored.
+        is_dynamic: Whether the first two sizes of every input, texts and tokens, may be others.
+    """
+    sizes = {axis: torch.export.Dim.DYNAMIC for axis in (0, 1)}
     # Tracing asks tensors for versions that those of inference mode do not have.
     with _quiet(), torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(
@@ -120,10 +149,14 @@ def _export(module: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
             tuple(tensor.clone() for tensor in given.values()),
             input_names=list(given),
             output_names=["output"],
+            dynamic_shapes=(tuple(sizes for _ in given),) if is_dynamic else None,
             dynamo=True,
             verbose=False,
         )
-        program.save(str(path), external_data=True)  # type: ignore[union-attr]  # only None without dynamo
+        if precision is None:
+            program.save(str(path), external_data=True)  # type: ignore[union-attr]  # only None without dynamo
+        else:
+            save_int8(program, path, precision)
 
 
 @contextlib.contextmanager
@@ -139,7 +172,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _options() -> SessionOptions:
+def session_options() -> SessionOptions:
+    """One thread that does not spin."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlnas.errors import CheckpointError
+from rlnas.precision import stored_as
 from rlnas.runtime import GraphMemory, check_mode, prepare
 from rlnas.space import LayerConfig, SubnetConfig
 
@@ -45,14 +46,14 @@ def inference_calls(
     """Calls of a whole model, one per request of the workload, run in its mode; they do not wait.
 
     Args:
-        module: In the workload's number format, on the device.
+        module: In the number format that the workload's is made from, on the device.
         workload: What is asked of it.
         device: Where it runs.
         vocab_size: Tokens that may be asked.
     """
     memory = GraphMemory()
     return [
-        prepare(module, inputs, workload.mode, share=memory)
+        prepare(module, inputs, workload.mode, share=memory, precision=workload.dtype)
         for inputs in example_inputs(vocab_size, workload, device)
     ]
 
@@ -79,7 +80,7 @@ class TimedModel:
         self._supernet = supernet
         self._workload = workload
         self._device = device
-        self._dtype: torch.dtype = getattr(torch, workload.dtype)
+        self._dtype: torch.dtype = getattr(torch, stored_as(workload.dtype))
         self._inputs = example_inputs(supernet.model.config.vocab_size, workload, device)
         self._memory = GraphMemory()
         self._embeddings: Embeddings | None = None
@@ -127,7 +128,10 @@ class TimedModel:
         return calls
 
     def _prepare(self, module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callable[[], object]:
-        return prepare(module, inputs, self._workload.mode, share=self._memory)
+        workload = self._workload
+        return prepare(
+            module, inputs, workload.mode, share=self._memory, precision=workload.dtype
+        )
 
     def _extract(self, config: SubnetConfig) -> SubnetModel:
         """A stand-alone subnet; the embeddings, most of a small one's memory, are shared by all."""
