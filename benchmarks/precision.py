@@ -197,7 +197,9 @@ class _Arena:
         return {
             "full_ratios": dict(self.tables.full_ratios),
             "table_mape": {p: t.error and t.error.mape for p, t in self.tables.tables.items()},
-            "full_accuracy": dict(zip(PRECISIONS, self.judge.right(full).mean(axis=1).tolist(), strict=True)),
+            "full_accuracy": dict(
+                zip(PRECISIONS, self.judge.right(full).mean(axis=1).tolist(), strict=True)
+            ),
             "targets": by_target,
             "all_targets": {
                 f"joint_minus_{rival}": paired_points(right["joint"], right[rival]) for rival in METHODS[1:]
@@ -271,7 +273,9 @@ class _Arena:
                 ]
                 for method, configs in chosen.items()
             },
-            **{f"joint_minus_{rival}": paired_points(right["joint"], right[rival]) for rival in METHODS[1:]},
+            **{
+                f"joint_minus_{rival}": paired_points(right["joint"], right[rival]) for rival in METHODS[1:]
+            },
         }
 
     def _engine(
@@ -288,7 +292,9 @@ class _Arena:
             "accuracy": {
                 m: dict(zip(targets, rows.mean(axis=1).tolist(), strict=True)) for m, rows in found.items()
             },
-            **{f"joint_minus_{rival}": paired_points(found["joint"], found[rival]) for rival in METHODS[1:]},
+            **{
+                f"joint_minus_{rival}": paired_points(found["joint"], found[rival]) for rival in METHODS[1:]
+            },
         }
 
     def _served(self, config: SubnetConfig) -> npt.NDArray[np.generic]:

@@ -92,7 +92,8 @@ class SubnetConfig:
         return sum(not layer.is_dropped for layer in self.layers)
 
     def __str__(self) -> str:
-        return " ".join(str(layer) for layer in self.layers)
+        layers = " ".join(str(layer) for layer in self.layers)
+        return layers if self.precision is None else f"{layers} in {self.precision}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

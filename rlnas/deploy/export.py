@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from rlnas.deploy.serving import INT8_FILE
 from rlnas.errors import InvalidSubnetError, RunFolderError
+from rlnas.precision import INT8_BLOCKS
+from rlnas.runtime import check_mode
+from rlnas.runtime.onnx_model import write_onnx
 from rlnas.supernet import modeling_subnet
 from rlnas.supernet.checkpoint import quiet_transformers
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
@@ -59,8 +63,13 @@ def export(
 
     Raises:
         InvalidSubnetError: If the config does not fit the supernet, or `weights` has other sizes.
+        MissingDependencyError: If the config is in int8 and ONNX Runtime is not installed.
+        DeviceError: If the config is in int8 and the model cannot be brought to ONNX.
         RunFolderError: If the folder cannot be written.
     """
+    int8 = config.precision if config.precision in INT8_BLOCKS else None
+    if int8 is not None:
+        check_mode("onnxruntime", "cpu", int8)  # before anything is written
     if weights is None:
         weights = supernet.extract(config)
     else:
@@ -75,6 +84,8 @@ def export(
         tokenizer.save_pretrained(path)
         shutil.copyfile(MODEL_FILE, path / MODEL_FILE.name)
         (path / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
+        if int8 is not None:
+            write_onnx(copy.deepcopy(weights).float().cpu(), path / INT8_FILE, precision=int8)
         card = _model_card(supernet, config, {} if figures is None else figures)
         (path / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -151,6 +162,7 @@ def _model_card(supernet: Supernet, config: SubnetConfig, figures: Mapping[str, 
             "It was found by `rlnas`, which is not needed to use it.",
             "",
             *([*facts, ""] if facts else []),
+            *_served_in(config),
             "## Use",
             "",
             _USAGE,
@@ -167,6 +179,21 @@ def _model_card(supernet: Supernet, config: SubnetConfig, figures: Mapping[str, 
             "",
         ]
     )
+
+
+def _served_in(config: SubnetConfig) -> list[str]:
+    """What the card says of the precision, if one was chosen."""
+    if config.precision is None:
+        return []
+    how = f"load it with `dtype=torch.{config.precision}`"
+    if config.precision in INT8_BLOCKS:
+        how = (
+            f"run `{INT8_FILE}` in ONNX Runtime on a CPU, one text a request, with the tokenizer's "
+            "`input_ids`, `attention_mask` and `token_type_ids`"
+        )
+    elif config.precision == "float32":
+        how = "load it as it is"
+    return [f"It was chosen to be served in {config.precision}: {how}.", ""]
 
 
 _USAGE = """\

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlnas.errors import EvaluationError
-from rlnas.precision import INT8_BLOCKS, stored_as
+from rlnas.precision import INT8_BLOCKS
 from rlnas.runtime.onnx_model import OnnxModel, write_onnx
 from rlnas.supernet.inference import predict, to_predictions
 
@@ -39,7 +39,7 @@ def predict_as_served(
     share a scale, so others beside a text would change its answer. In floats they come from PyTorch.
 
     Args:
-        model: In float32, on the device where it is to run: a CPU for int8.
+        model: On the device where it is to run: for int8 in float32 on a CPU.
         encoded: Tokens of the items.
         precision: One of `rlnas.precision.PRECISIONS`.
         batch_size: Items per forward pass of PyTorch.
@@ -54,9 +54,9 @@ def predict_as_served(
         ValueError: If the split is empty.
     """
     if precision not in INT8_BLOCKS:
-        placed: Any = copy.deepcopy(model)
-        placed = placed.to(dtype=getattr(torch, stored_as(precision))).eval()
-        return predict(placed, encoded, batch_size, name=name)
+        dtype: torch.dtype = getattr(torch, precision)
+        placed: Any = model if model.dtype == dtype else copy.deepcopy(model)
+        return predict(placed.to(dtype=dtype).eval(), encoded, batch_size, name=name)
     if not len(encoded):
         raise ValueError("predict_as_served needs at least one item, but the split is empty")
     with tempfile.TemporaryDirectory(prefix="rlnas-int8-", ignore_cleanup_errors=True) as folder:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from rlnas.evaluation.cost import EvaluationCost
 from rlnas.evaluation.evaluator import SupernetEvaluator
-from rlnas.evaluation.precisions import PrecisionEvaluator
+from rlnas.evaluation.precisions import Judge, PrecisionEvaluator
 from rlnas.evaluation.racing import Champions, Race, Racing
 
-__all__ = ["Champions", "EvaluationCost", "PrecisionEvaluator", "Race", "Racing", "SupernetEvaluator"]
+__all__ = [
+    "Champions",
+    "EvaluationCost",
+    "Judge",
+    "PrecisionEvaluator",
+    "Race",
+    "Racing",
+    "SupernetEvaluator",
+]

@@ -97,7 +97,10 @@ class RoundedLinear:
     def first(self, n_outputs: int) -> RoundedLinear:
         """The same with its first outputs alone."""
         return RoundedLinear(
-            self.values[:, :n_outputs], self.scale[:n_outputs], self.total[:n_outputs], self.bias[:n_outputs]
+            self.values[:, :n_outputs],
+            self.scale[:n_outputs],
+            self.total[:n_outputs],
+            self.bias[:n_outputs],
         )
 
     def __call__(self, rows: RoundedRows) -> Tensor:

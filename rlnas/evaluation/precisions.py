@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rlnas.space import SubnetConfig
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split, Task
+
+Judge: TypeAlias = "SupernetEvaluator | PrecisionEvaluator"
+"""What judges the subnets of a run."""
 
 
 class PrecisionEvaluator:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlnas.errors import LatencyLookupError, LatencyTableError, RunFolderError
+from rlnas.latency.device import describe_device
 from rlnas.latency.table import LatencyTable, write_whole
 
 if TYPE_CHECKING:
@@ -108,6 +109,22 @@ class PrecisionTables:
             latencies[rows] = self._scale(precision) * self.tables[precision](of_kind)
         return latencies
 
+    def only(self, precisions: Sequence[str]) -> PrecisionTables:
+        """The tables of some precisions.
+
+        Raises:
+            LatencyTableError: If one has no table.
+        """
+        for precision in precisions:
+            if precision not in self.tables:
+                raise LatencyTableError(
+                    f"there are latency tables for {', '.join(self.tables)}, but {precision} is asked for; "
+                    "calibrate it too"
+                )
+        tables = {precision: self.tables[precision] for precision in precisions}
+        ratios = {precision: self.full_ratios[precision] for precision in precisions}
+        return PrecisionTables(tables, ratios, self.reference)
+
     def _scale(self, precision: str) -> float:
         """What a table's milliseconds are to be multiplied with."""
         if precision == self.reference:
@@ -140,8 +157,23 @@ class PrecisionTables:
             raise RunFolderError(f"cannot write the latency tables {target}: {error.strerror}") from error
 
     @classmethod
-    def load(cls, folder: Path | str) -> PrecisionTables:
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        workload: Workload | None = None,
+        device: str | None = None,
+        shape: ModelShape | None = None,
+        allow_mismatch: bool = False,
+    ) -> PrecisionTables:
         """Read what `save` wrote.
+
+        Args:
+            folder: Where.
+            workload: What the reference must be for, the others in their own form; None for anything.
+            device: A torch device of this machine that they must have been measured on, or None.
+            shape: As of `LatencyTable.load`.
+            allow_mismatch: As of `LatencyTable.load`.
 
         Raises:
             LatencyTableError: If a file is missing, damaged, or does not belong to the others.
@@ -163,7 +195,17 @@ class PrecisionTables:
             )
         try:
             ratios = {str(name): float(ratio) for name, ratio in values["full_ratios"].items()}
-            tables = {name: LatencyTable.load(path.with_name(f"{name}.json")) for name in ratios}
+            tables = {}
+            for name in ratios:
+                own = None if workload is None else workload.in_precision(name)
+                mode = "eager" if own is None else own.mode
+                tables[name] = LatencyTable.load(
+                    path.with_name(f"{name}.json"),
+                    workload=own,
+                    device=None if device is None else describe_device(device, mode=mode),
+                    shape=shape,
+                    allow_mismatch=allow_mismatch,
+                )
             return cls(tables, ratios, str(values["reference"]))
         except LatencyTableError:
             raise

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
+from rlnas.deploy.serving import predict_as_served
 from rlnas.run.choice import MARGIN
 from rlnas.run.training import repaired_subnet
 from rlnas.scores import score
@@ -48,6 +49,10 @@ def repaired_accuracies(
     accuracies = {}
     for trial in tqdm(trials, desc="repair the finalists", disable=not progress or not trials):
         subnet = repaired_subnet(job, inputs.supernet, trial.config, inputs.task)
-        predictions = predict(subnet, encoded, name=f"trial {trial.number} after its repair")
+        name, precision = f"trial {trial.number} after its repair", trial.config.precision
+        if precision is None:
+            predictions = predict(subnet, encoded, name=name)
+        else:
+            predictions = predict_as_served(subnet, encoded, precision, name=name)
         accuracies[trial.number] = score(inputs.task.metric, search.labels, predictions)
     return accuracies

@@ -366,7 +366,7 @@ def test_a_model_that_cannot_run_the_requests_is_named_before_it_is_judged(
     reason: str,
     is_judged: bool,
 ):
-    monkeypatch.setattr(certify_module, "predict", None)
+    monkeypatch.setattr(certify_module, "predict_as_served", None)
     monkeypatch.setattr(certify_module, "measure", None)
     supernet, model = supernets("bert", task), make()
     message = f"the model '{type(model).__name__}' cannot run a request of batch 2 x 8 tokens: .*{reason}"

@@ -61,7 +61,9 @@ def test_the_halves_of_an_ffn_are_the_block(supernet, blocks, size):
     with torch.inference_mode():
         inner = blocks.inner(5, hidden, size, pack.layout)
         assert inner.shape == (len(hidden), size)
-        assert torch.equal(blocks.outer(5, hidden, inner, pack.layout), supernet.model.layers[2].ffn(hidden, size))
+        assert torch.equal(
+            blocks.outer(5, hidden, inner, pack.layout), supernet.model.layers[2].ffn(hidden, size)
+        )
 
 
 def test_logits_of_a_pack_are_those_of_each_item(supernet, blocks):
