@@ -3,14 +3,14 @@
 Three methods with equal budgets, at latencies measured here, relative to the full model in float32:
 
 - ``joint``: one search over architectures and precisions;
-- ``float32_then``: one search of architectures in float32, whose winner is served in each precision, and the
-  best taken. For each target it looks at the latencies that become the target in one of the precisions;
+- ``float32_then``: one search of architectures in float32, whose winner is served in each precision, and
+  the best taken. For each target it looks at the latencies that become the target in one of the precisions;
 - ``bfloat16``: one search of architectures in bfloat16.
 
 Each search serves all targets. A choice is what a surrogate expects to be best among the trials within the
 target, as in `rlnas search`; it is judged on search items that no method saw, in its precision. Shared
-weights as they are: no choice is trained further. With ``--engine`` the choices of the first seed answer the
-final split too, in the engine that serves them (ONNX Runtime for int8).
+weights as they are: no choice is trained further. With ``--engine`` the choices of the first seed answer
+the final split too, in the engine that serves them (ONNX Runtime for int8).
 
 Intervals are over the judge's items: with few seeds they say nothing of what other seeds would find.
 """
@@ -249,7 +249,7 @@ class _Arena:
     def _best(
         self, space: PrecisionSpace, result: Result, target: float, precision: str | None
     ) -> SubnetConfig:
-        """The trial that is expected to be best within the target, served in another precision or its own."""
+        """The trial that is expected to be best within the target, in another precision or its own."""
         kept = self.seen.evaluator.kept_importance
         expected = expected_accuracies(space, result.trials, kept)
         configs = [

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rlnas.space import SearchSpace, SubnetConfig
 
     Model = Callable[[Sequence[SubnetConfig]], Sequence[float] | npt.NDArray[np.float64]]
-    Coding = SearchSpace | _LastGiven
 
 N_CHECKED = 64
 """Random members on which `AdditiveModel.fits` compares."""
@@ -43,7 +42,7 @@ class AdditiveModel:
     parts: tuple[npt.NDArray[np.float64], ...]
 
     @classmethod
-    def probe(cls, space: Coding, model: Model) -> AdditiveModel:
+    def probe(cls, space: SearchSpace | _LastGiven, model: Model) -> AdditiveModel:
         """Ask for the largest member and for all that differ from it in one position.
 
         Exact where the model adds up over positions; else the first-order view from the largest. A model
@@ -67,7 +66,7 @@ class AdditiveModel:
         return cls(base, parts)
 
     @classmethod
-    def exact(cls, space: Coding, model: Model) -> AdditiveModel | None:
+    def exact(cls, space: SearchSpace | _LastGiven, model: Model) -> AdditiveModel | None:
         """The same, or None if the model does not add up over positions."""
         probed = cls.probe(space, model)
         return probed if probed.fits(space, model) else None
@@ -86,7 +85,7 @@ class AdditiveModel:
             total += part[actions[:, position]]
         return total
 
-    def fits(self, space: Coding, model: Model) -> bool:
+    def fits(self, space: SearchSpace | _LastGiven, model: Model) -> bool:
         """Whether the sums agree with the model, to rounding, on the largest and on random members."""
         rng = np.random.default_rng(0)
         nvec = np.asarray(space.nvec)

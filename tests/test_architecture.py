@@ -47,6 +47,8 @@ OWNERS = {
     "scipy": ("scores", "controllers.surrogate.ensemble"),
     "tqdm": ("supernet.", "run."),
     "onnxruntime": ("runtime.onnx",),
+    "onnx": ("runtime.onnx",),
+    "onnxscript": ("runtime.onnx",),
     "pynvml": ("latency.frequency",),
     "numpy": ("",),
 }

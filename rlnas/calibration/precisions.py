@@ -10,7 +10,7 @@ from rlnas.latency.device import resolve_device
 from rlnas.latency.precisions import PrecisionTables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rlnas.calibration.plan import Effort
     from rlnas.latency import LatencyTable
@@ -82,7 +82,7 @@ def check_reference(workload: Workload, precisions: Sequence[str]) -> None:
         )
 
 
-def full_ratios(models: dict[str, Timeable], reference: str, device: str) -> dict[str, float]:
+def full_ratios(models: Mapping[str, Timeable], reference: str, device: str) -> dict[str, float]:
     """The full model's latency in each precision over that in the reference, from the same rounds.
 
     Args:

@@ -134,10 +134,10 @@ def _add_space(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--precisions",
         metavar="P,P,...",
-        help="let the search choose the number format too, e.g. float32,bfloat16,int8: each is timed in the "
-        "form in which it is served (int8 in ONNX Runtime, on a CPU, comes with rlnas[onnx]; int8_attention "
-        "and int8_ffn for these blocks alone); targets refer to the full model in --dtype and --mode, and "
-        "--dtype has to be one of them. By default --dtype alone",
+        help="let the search choose the number format too, e.g. float32,bfloat16,int8: each is timed in "
+        "the form in which it is served (int8 in ONNX Runtime, on a CPU, comes with rlnas[onnx]; "
+        "int8_attention and int8_ffn for these blocks alone); targets refer to the full model in --dtype "
+        "and --mode, and --dtype has to be one of them. By default --dtype alone",
     )
     group.add_argument(
         "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"

@@ -74,8 +74,9 @@ def certify(
     """Time a model and its baseline interleaved, and judge both on the task's final split.
 
     Both run in the workload's number format and, while they are timed, in its mode; the model in those of
-    `model_workload`, if there is one. In int8 predictions come from ONNX Runtime too. Outputs are matched with the task's labels by name where the names are the same, but for their case;
-    otherwise by their order.
+    `model_workload`, if there is one. In int8 predictions come from ONNX Runtime too. Outputs are matched
+    with the task's labels by name where the names are the same, but for their case; otherwise by their
+    order.
 
     Args:
         model: A folder or hub name, a supernet (its full model), or a loaded model with its

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 
 from rlnas.deploy.serving import INT8_FILE
@@ -85,7 +86,7 @@ def export(
         shutil.copyfile(MODEL_FILE, path / MODEL_FILE.name)
         (path / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
         if int8 is not None:
-            write_onnx(copy.deepcopy(weights).float().cpu(), path / INT8_FILE, precision=int8)
+            write_onnx(_in_float32(weights), path / INT8_FILE, precision=int8)
         card = _model_card(supernet, config, {} if figures is None else figures)
         (path / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -106,6 +107,13 @@ def _check_sizes(weights: SubnetModel, config: SubnetConfig) -> None:
                 f"the weights have {name}={found}, but the config asks for {wanted}; "
                 "pass the model that was extracted for this config"
             )
+
+
+def _in_float32(weights: SubnetModel) -> SubnetModel:
+    """A copy on the CPU."""
+    model = copy.deepcopy(weights)
+    model.to(device="cpu", dtype=torch.float32)  # type: ignore[call-arg]
+    return model
 
 
 def _portable_model(weights: SubnetModel) -> SubnetModel:

@@ -9,7 +9,7 @@ rounded in the seventh digit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -143,7 +143,7 @@ class Int8Blocks:
         block, width = self._blocks[depth], inner.shape[1]
         if (depth, width) not in self._exits:
             linear = block.output if isinstance(block, AttentionBlock) else block.outer
-            self._exits[depth, width] = RoundedLinear.of(linear, width)
+            self._exits[depth, width] = RoundedLinear.of(cast("nn.Linear", linear), width)
         output = self._exits[depth, width](RoundedRows.of(inner.contiguous(), layout))
         result: Tensor = block.norm(hidden + output)
         return result

@@ -24,7 +24,7 @@ def in_precision(name: str, entry: Mapping[str, Any]) -> str:
 
 
 def precisions_sentence(summary: Mapping[str, Any]) -> str:
-    """How fast the full model is in each precision, and what int8 was good for; empty without precisions."""
+    """How fast the full model is in each precision, and what int8 was good for; else empty."""
     known = summary.get("precisions")
     if not known:
         return ""
@@ -48,7 +48,7 @@ def precisions_section(summary: Mapping[str, Any]) -> list[str]:
         rows += f"<tr><th>{escape(name)}</th>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     said = (
-        f"{precisions_sentence(summary)} Accuracies of the search in int8 are computed as ONNX Runtime would "
-        "with one text a request; the certificate's come from ONNX Runtime itself."
+        f"{precisions_sentence(summary)} Accuracies of the search in int8 are computed as ONNX Runtime "
+        "would with one text a request; the certificate's come from ONNX Runtime itself."
     )
     return [section("Precisions", f'<div class="scroll">{table}</div>{note(escape(said))}')]

@@ -105,7 +105,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     logger.info("%s", table_sentence(table))
     regime = _regime(job, table)
     architectures = _space(job, supernet, regime)
-    space = architectures
+    space: LayerwiseSpace | PrecisionSpace = architectures
     if isinstance(latency, PrecisionTables):
         space = PrecisionSpace(architectures, latency.by_speed)
     if table.error is not None:

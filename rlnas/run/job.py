@@ -167,7 +167,8 @@ class Job:
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, lengths are given twice, a control is
-            there twice or is the run's own controller, or precisions lack the workload's dtype or are raced.
+            there twice or is the run's own controller, precisions lack the workload's dtype, or there are
+            precisions and races.
     """
 
     model: str

@@ -79,7 +79,7 @@ def describe_precisions(tables: PrecisionTables, trials: Sequence[Trial]) -> dic
         "full_ratios": {name: tables.full_ratios[name] for name in tables.by_speed},
         "n_trials": {name: sum(t.config.precision == name for t in trials) for name in tables.by_speed},
         "table_mape": {
-            name: None if tables.tables[name].error is None else tables.tables[name].error.table.mape
+            name: None if (error := tables.tables[name].error) is None else error.table.mape
             for name in tables.by_speed
         },
         "sentence": int8_sentence(trials),

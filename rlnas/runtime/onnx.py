@@ -120,6 +120,7 @@ class PositionalModule(nn.Module):
         self._names = [name for name, value in inputs.items() if value is not None]
 
     def forward(self, *tensors: Tensor) -> Tensor:
+        """The module's first tensor."""
         given = dict(zip(self._names, tensors, strict=True))
         return first_tensor(self.module(**given, **self._absent))
 
@@ -156,7 +157,7 @@ def export(
         if precision is None:
             program.save(str(path), external_data=True)  # type: ignore[union-attr]  # only None without dynamo
         else:
-            save_int8(program, path, precision)
+            save_int8(program, path, precision)  # type: ignore[arg-type]  # likewise
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ are in its request; alone it depends on nothing else.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlnas.errors import DeviceError
 from rlnas.precision import INT8_BLOCKS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnx import ModelProto
+    from torch.onnx import ONNXProgram
 
 PRODUCTS = ("MatMul", "Gemm")
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -42,7 +43,7 @@ def check_int8(device: str, precision: str) -> None:
         )
 
 
-def save_int8(program: Any, path: Path, precision: str) -> None:
+def save_int8(program: ONNXProgram, path: Path, precision: str) -> None:
     """Write an exported program with the products of its blocks in int8.
 
     Only products with a weight are meant: what attention computes of activations alone stays as it is.

@@ -1,4 +1,4 @@
-"""A classifier as an ONNX file for texts of any number and length, and what ONNX Runtime answers with it."""
+"""A classifier as an ONNX file for texts of any number and length, and what ONNX Runtime answers."""
 
 from __future__ import annotations
 
