@@ -28,6 +28,6 @@ def test_full_models_are_compared_in_the_same_rounds(monkeypatch):
 def test_the_reference_has_to_be_among_the_precisions():
     check_reference(Workload(), ("int8", "float32"))
     with pytest.raises(
-        ValueError, match="dtype='bfloat16', so precisions must hold it, but got int8, float32"
+        ValueError, match=r"dtype='bfloat16', so precisions must hold it, but got int8, float32"
     ):
         check_reference(Workload(dtype="bfloat16"), ("int8", "float32"))

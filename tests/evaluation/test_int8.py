@@ -8,7 +8,6 @@ import tiny
 import torch
 from torch import nn
 
-from rlnas.deploy.serving import predict_as_served
 from rlnas.evaluation import SupernetEvaluator
 from rlnas.evaluation import int8 as int8_module
 from rlnas.evaluation.int8 import RoundedLinear, RoundedRows
@@ -74,7 +73,7 @@ def served_logits(supernet, task, config, precision, path):
 
 @pytest.mark.parametrize("precision", ["int8", pytest.param("int8_ffn", marks=pytest.mark.slow)])
 def test_simulated_answers_are_those_of_onnx_runtime(bert, tmp_path, precision):
-    """What is left are activations on the edge between two integers: a tenth of what int8 changes."""
+    """What may be left are activations on the edge between two integers."""
     pytest.importorskip("onnxruntime")
     task, config = tiny.make_task(n=40), tiny.random_configs(bert, 3)[2]
     engine = served_logits(bert, task, config, precision, tmp_path / "model.onnx")
@@ -84,10 +83,8 @@ def test_simulated_answers_are_those_of_onnx_runtime(bert, tmp_path, precision):
         for name in ("float32", precision)
     )
     left, changed = np.abs(simulated - engine).mean(), np.abs(exact - engine).mean()
-    assert left < 0.2 * changed
-    assert (simulated.argmax(axis=1) == engine.argmax(axis=1)).mean() >= 0.95
-    found = predict_as_served(bert.extract(config), bert.encode(task.search), precision)
-    assert np.array_equal(found, engine.argmax(axis=1))
+    assert left < 0.05 * changed
+    assert (simulated.argmax(axis=1) == engine.argmax(axis=1)).mean() == 1.0
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8_attention"])

@@ -63,5 +63,5 @@ def test_a_config_of_another_precision_is_refused(evaluator, precision):
 
 
 def test_precisions_are_checked(bert):
-    with pytest.raises(InvalidSpaceError, match="int8 does twice"):
+    with pytest.raises(InvalidSpaceError, match=r"int8 does twice"):
         PrecisionEvaluator(bert, tiny.make_task(), latency, ("int8", "int8"))

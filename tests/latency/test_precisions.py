@@ -65,13 +65,13 @@ def test_what_is_saved_is_read_again(tables, tmp_path):
 def test_some_of_them_can_be_taken(tables):
     assert tables.only(("float32", "int8")).by_speed == ("int8", "float32")
     with pytest.raises(
-        LatencyTableError, match="tables for float32, int8, bfloat16, but float16 is asked for"
+        LatencyTableError, match=r"tables for float32, int8, bfloat16, but float16 is asked for"
     ):
         tables.only(("float32", "float16"))
 
 
 def test_a_precision_without_a_table_is_refused(tables):
-    with pytest.raises(LatencyLookupError, match="float32, int8, bfloat16, .*precision='float16'"):
+    with pytest.raises(LatencyLookupError, match=r"float32, int8, bfloat16, .*precision='float16'"):
         tables([replace(SHAPE.full, precision="float16")])
 
 
@@ -89,7 +89,7 @@ def test_tables_and_ratios_that_do_not_fit_are_refused(ratios, reference, messag
 
 
 def test_a_table_under_another_name_is_refused():
-    with pytest.raises(ValueError, match="the table of int8 is for float32"):
+    with pytest.raises(ValueError, match=r"the table of int8 is for float32"):
         PrecisionTables({"int8": table("float32")}, {"int8": 1.0}, "int8")
 
 
@@ -112,16 +112,16 @@ def test_damaged_files_are_named(tables, tmp_path, text, message):
 
 def test_a_missing_table_and_another_workload_are_named(tables, tmp_path):
     tables.save(tmp_path)
-    with pytest.raises(LatencyTableError, match="not for .batch 4 x 16"):
+    with pytest.raises(LatencyTableError, match=r"not for .batch 4 x 16"):
         PrecisionTables.load(tmp_path, workload=Workload(4, 16))
     (tmp_path / "int8.json").unlink()
-    with pytest.raises(LatencyTableError, match="int8.json: No such file"):
+    with pytest.raises(LatencyTableError, match=r"int8.json: No such file"):
         PrecisionTables.load(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tables, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot write the latency tables .*file"):
+    with pytest.raises(RunFolderError, match=r"cannot write the latency tables .*file"):
         tables.save(tmp_path / "file")
 
 

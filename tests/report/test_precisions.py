@@ -10,7 +10,8 @@ SUMMARY = {
         "full_ratios": {"int8": 0.25, "float32": 1.0},
         "n_trials": {"int8": 30, "float32": 1200},
         "table_mape": {"int8": 0.0213, "float32": None},
-        "sentence": "of 3 best subnets in floats, none is beaten by a larger one in int8 that is not slower",
+        "sentence": "of 3 best subnets in floats, none is beaten by a larger one in int8 that is not "
+        "slower",
     }
 }
 

@@ -69,7 +69,7 @@ def test_an_int8_winner_is_certified_in_onnx_runtime_and_comes_as_a_file(world, 
 def test_a_table_that_lacks_a_precision_is_refused(world, tmp_path):
     tables = write_tables(tmp_path / "tables", ("float32",))
     job = world.job(precisions=("float32", "bfloat16"), latency_table=str(tables))
-    with pytest.raises(LatencyTableError, match="tables for float32, but bfloat16 is asked for"):
+    with pytest.raises(LatencyTableError, match=r"tables for float32, but bfloat16 is asked for"):
         run_job(job, tmp_path / "run", progress=False)
 
 
@@ -81,9 +81,9 @@ def test_the_sentence_names_the_clearest_case():
         trial(3, "int8", 5, 1.0, 99),
     ]
     assert int8_sentence(trials) == (
-        "of 2 best subnets in floats, 2 are beaten by a larger one in int8 that is not slower, most clearly "
-        "trial 0 (float32, 0.00 M parameters, 5.00 ms, 0.800) by trial 2 (int8, 0.00 M parameters, 5.00 ms, "
-        "0.900): by 10.0 points [5.0, 16.0] on the search items"
+        "of 2 best subnets in floats, 2 are beaten by a larger one in int8 that is not slower, most "
+        "clearly trial 0 (float32, 0.00 M parameters, 5.00 ms, 0.800) by trial 2 (int8, 0.00 M parameters, "
+        "5.00 ms, 0.900): by 10.0 points [5.0, 16.0] on the search items"
     )
 
 
@@ -105,7 +105,7 @@ def test_the_summary_counts_trials_by_precision(tmp_path):
 
 
 def test_races_among_precisions_are_refused(world):
-    with pytest.raises(ValueError, match="races are among subnets of one precision, .*without --racing"):
+    with pytest.raises(ValueError, match=r"races are among subnets of one precision, .*without --racing"):
         world.job(precisions=("float32", "int8"), racing=Racing())
 
 

@@ -57,5 +57,5 @@ def test_a_module_without_blocks_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("check", [check_int8, check_onnxruntime])
 def test_int8_on_a_gpu_is_refused_as_not_measured(check):
-    with pytest.raises(DeviceError, match="dtype='int8' runs on a CPU, .*device='cuda:0': no int8 engine"):
+    with pytest.raises(DeviceError, match=r"dtype='int8' runs on a CPU, .*device='cuda:0': no int8 engine"):
         check("cuda:0", "int8")

@@ -34,5 +34,5 @@ def test_a_module_that_cannot_be_exported_is_refused_by_name(tmp_path):
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_text("no model")
-    with pytest.raises(DeviceError, match="ONNX Runtime does not take '.*model.onnx'"):
+    with pytest.raises(DeviceError, match=r"ONNX Runtime does not take '.*model.onnx'"):
         OnnxModel(tmp_path / "model.onnx")
