@@ -296,14 +296,16 @@ def ranked(
     def value(action: IntArray) -> float:
         return -sum(float(part[option]) for part, option in zip(worth, action.tolist(), strict=True))
 
-    streams = [
-        (
-            _at_last(action[None], option)[0]
-            for action in best_first(_with_last(worth, option), sums.parts, target_ms - sums.base)
-        )
-        for option, sums in enumerate(latency.sums)
-    ]
+    streams = [_ranked_at(worth, sums, option, target_ms) for option, sums in enumerate(latency.sums)]
     return heapq.merge(*streams, key=value)
+
+
+def _ranked_at(
+    worth: Sequence[FloatArray], latency: AdditiveModel, option: int, target_ms: float
+) -> Iterator[IntArray]:
+    """Those with one option at the last position, under the latency that it has."""
+    for action in best_first(_with_last(worth, option), latency.parts, target_ms - latency.base):
+        yield _at_last(action[None], option)[0]
 
 
 def _frontier(worth: Sequence[FloatArray], latency: AdditiveModel, target_ms: float) -> Frontier:

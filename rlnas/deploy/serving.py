@@ -51,14 +51,11 @@ def predict_as_served(
     Raises:
         EvaluationError: If a logit is not a finite number.
         DeviceError: If the model cannot be brought to ONNX Runtime.
-        ValueError: If the split is empty.
     """
     if precision not in INT8_BLOCKS:
         dtype: torch.dtype = getattr(torch, precision)
         placed: Any = model if model.dtype == dtype else copy.deepcopy(model)
         return predict(placed.to(dtype=dtype).eval(), encoded, batch_size, name=name)
-    if not len(encoded):
-        raise ValueError("predict_as_served needs at least one item, but the split is empty")
     with tempfile.TemporaryDirectory(prefix="rlnas-int8-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / INT8_FILE
         write_onnx(model, path, precision=precision)

@@ -269,7 +269,7 @@ class LatencyTable:
 
 
 def write_whole(target: Path, text: str) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one."""
+    """Write a text beside the target, then rename: a reader sees the old file or the new one."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

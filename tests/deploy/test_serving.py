@@ -20,13 +20,6 @@ def test_floats_are_those_of_pytorch_and_the_model_stays_as_it_is(supernets, tas
     assert np.array_equal(found, predict(model.to(torch.bfloat16), encoded))
 
 
-def test_an_empty_split_is_refused(supernets, task):
-    supernet = supernets("bert", task)
-    encoded = supernet.encode(task.final.take(np.array([], dtype=np.int64)))
-    with pytest.raises(ValueError, match="at least one item, but the split is empty"):
-        predict_as_served(supernet.model, encoded, "int8")
-
-
 def test_answers_that_are_not_finite_are_counted(supernets, task, monkeypatch):
     class Broken:
         def __init__(self, path):

@@ -83,7 +83,7 @@ def test_the_sentence_names_the_clearest_case():
     assert int8_sentence(trials) == (
         "of 2 best subnets in floats, 2 are beaten by a larger one in int8 that is not slower, most "
         "clearly trial 0 (float32, 0.00 M parameters, 5.00 ms, 0.800) by trial 2 (int8, 0.00 M parameters, "
-        "5.00 ms, 0.900): by 10.0 points [5.0, 16.0] on the search items"
+        "5.00 ms, 0.900): by 10.0 points [5.0, 17.0] on the search items"
     )
 
 
