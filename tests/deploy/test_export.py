@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from rlnas.deploy.export import CONFIG_FILE, MODEL_FILE, export
+from rlnas.deploy.serving import INT8_FILE
 from rlnas.errors import InvalidSubnetError, RunFolderError
+from rlnas.runtime.onnx_model import OnnxModel
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.encoding import collate
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
@@ -259,3 +262,23 @@ def test_the_model_card_of_a_regression_says_so(
 ):
     card = (export(supernets("bert", regression), SUBNET, tmp_path) / "README.md").read_text()
     assert "a regression model (one output)" in card
+
+
+def test_the_card_says_in_which_precision_to_serve(supernets, task, tmp_path):
+    chosen = replace(SUBNET, precision="bfloat16")
+    export(supernets("bert", task), chosen, tmp_path / "model")
+    assert (
+        "served in bfloat16: load it with `dtype=torch.bfloat16`."
+        in (tmp_path / "model" / "README.md").read_text()
+    )
+    assert SubnetConfig.from_json((tmp_path / "model" / CONFIG_FILE).read_text()) == chosen
+
+
+@pytest.mark.slow
+def test_a_model_in_int8_brings_its_graph(supernets, task, tmp_path):
+    pytest.importorskip("onnxruntime")
+    export(supernets("bert", task), replace(SUBNET, precision="int8"), tmp_path / "model")
+    served = OnnxModel(tmp_path / "model" / INT8_FILE)
+    ids = np.array([[2, 6, 7, 3]])
+    assert served.logits({"input_ids": ids, "attention_mask": np.ones_like(ids)}).shape == (1, 3)
+    assert f"run `{INT8_FILE}` in ONNX Runtime" in (tmp_path / "model" / "README.md").read_text()
