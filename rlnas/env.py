@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlnas.additive import AdditiveModel
+from rlnas.additive import AdditiveModel, SplitModel, exact_sums, seen_sums
 from rlnas.errors import InfeasibleTargetError, LatencyTableError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class LatencyBudget:
     def __init__(self, problem: Problem) -> None:
         self._space = problem.space
         self._latency = problem.latency
-        self._sums: AdditiveModel | None = None
+        self._sums: AdditiveModel | SplitModel | None = None
         self.floor_ms = math.nan
         self.reference_ms = math.nan
         if problem.latency is not None:
@@ -84,7 +84,7 @@ class LatencyBudget:
     def add_up(self) -> None:
         """Predict by sums from now on, where the model is one: the same but for rounding, far faster."""
         if self._latency is not None:
-            self._sums = AdditiveModel.exact(self._space, self._latency)
+            self._sums = exact_sums(self._space, self._latency)
 
     @property
     def adds_up(self) -> bool:
@@ -147,7 +147,7 @@ class Guide:
 
     Args:
         problem: The space and its latency model; where that is no sum over positions, costs are those
-            beside the largest member.
+            beside the largest member, or with the first option of the last position if they add up there.
 
     Attributes:
         worth: Shape ``(p, a)``, a the most options of any position, as actions count them: what an option
@@ -161,7 +161,7 @@ class Guide:
         self.worth = np.zeros((len(nvec), max(nvec)))
         self.cost_ms = np.zeros((len(nvec), max(nvec)))
         if problem.latency is not None:
-            self.cost_ms = self._spread(AdditiveModel.probe(problem.space, problem.latency).parts)
+            self.cost_ms = self._spread(seen_sums(problem.space, problem.latency).parts)
         if problem.kept_importance is not None:
             self.learn(AdditiveModel.probe(problem.space, problem.kept_importance).parts)
 

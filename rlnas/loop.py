@@ -72,6 +72,7 @@ def search(
     latency: LatencyModel | None = None,
     importance: npt.NDArray[np.float64] | None = None,
     kept_importance: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None = None,
+    reference_ms: float | None = None,
     target_ratios: Sequence[float] = (),
     settings: Mapping[str, str] | None = None,
     progress: Callable[[int, Trial], None] | None = None,
@@ -101,8 +102,7 @@ def search(
     Args:
         space: The configs to choose from.
         evaluator: Judges batches of configs. Metrics without a latency get that of `latency`.
-        reward: Turns metrics into a number; a relative one is resolved with the latency of
-            ``space.largest()``.
+        reward: Turns metrics into a number; a relative one is resolved with `reference_ms`.
         controller: Proposes configs.
         budget: Number of trials, at least 1.
         seed: Equal seeds give equal histories.
@@ -113,6 +113,8 @@ def search(
             by default that of the evaluator, if it has one for the positions of this space.
         kept_importance: Says how much importance configs keep; by default the evaluator's, if it is a
             `WeighingEvaluator`.
+        reference_ms: The full model's latency, which ratios refer to; by default that of
+            ``space.largest()``, where a latency is known.
         target_ratios: Latencies, relative to the full model's, that this one search is to serve. The
             rewards of its trials are those of the reward's own target; `Result.best_for` finds the
             best trial for another one.
@@ -142,7 +144,7 @@ def search(
         importance = _fitting(evaluator.importance, space) if importance is None else importance
     if kept_importance is None and isinstance(evaluator, WeighingEvaluator):
         kept_importance = evaluator.kept_importance
-    problem = _state_problem(space, reward, latency, target_ratios)
+    problem = _state_problem(space, reward, latency, reference_ms, target_ratios)
     problem = replace(problem, importance=importance, kept_importance=kept_importance)
     known = _describe_search(problem, controller, seed, budget, settings or {})
     folder = None if path is None else Path(path)
@@ -319,12 +321,17 @@ class _Desk:
 
 
 def _state_problem(
-    space: SearchSpace, reward: Reward, latency: LatencyModel | None, target_ratios: Sequence[float]
+    space: SearchSpace,
+    reward: Reward,
+    latency: LatencyModel | None,
+    given_ms: float | None,
+    target_ratios: Sequence[float],
 ) -> Problem:
     """Fill in what is relative, and refuse what cannot be reached."""
     reference_ms, floor_ms = math.nan, math.nan
     if latency is not None:
         reference_ms, floor_ms = _predict(latency, [space.largest(), space.smallest()])
+    reference_ms = reference_ms if given_ms is None else given_ms
     if isinstance(reward, RelativeReward):
         reward = reward.resolve(reference_ms)
     target_ms = float(reward.target_ms) if isinstance(reward, TargetedReward) else None
@@ -333,7 +340,7 @@ def _state_problem(
         reward=reward,
         latency=latency,
         target_ms=target_ms,
-        reference_ms=None if latency is None else reference_ms,
+        reference_ms=None if math.isnan(reference_ms) else reference_ms,
         targets_ms=_targets_ms(target_ratios, reference_ms),
     )
     for target in problem.served_targets_ms:

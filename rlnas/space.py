@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from rlnas.errors import InvalidSpaceError, InvalidSubnetError
+from rlnas.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,7 +66,8 @@ class SubnetConfig:
 
     Attributes:
         layers: One `LayerConfig` per layer of the full model, dropped ones included.
-        precision: Number format of the subnet, or None for that of the workload.
+        precision: Number format of the subnet, one of `rlnas.precision.PRECISIONS`, or None for that of
+            the workload.
 
     Raises:
         InvalidSubnetError: If there is no layer or the precision is unknown.
@@ -92,7 +92,8 @@ class SubnetConfig:
         return sum(not layer.is_dropped for layer in self.layers)
 
     def __str__(self) -> str:
-        return " ".join(str(layer) for layer in self.layers)
+        layers = " ".join(str(layer) for layer in self.layers)
+        return layers if self.precision is None else f"{layers} in {self.precision}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

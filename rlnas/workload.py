@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlnas.precision import INT8_BLOCKS, PRECISIONS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = PRECISIONS
 
 MODES = ("eager", "compiled", "cuda_graph", "onnxruntime")
 """How a model is run: plain PyTorch, ``torch.compile``, a replayed CUDA graph, ONNX Runtime."""
@@ -35,7 +37,8 @@ class Workload:
     Attributes:
         batch_size: Texts in a request, at least 1.
         seq_len: Tokens of the longest text, at least 2; longer texts are cut to it.
-        dtype: Number format of weights and activations: float32, bfloat16 or float16.
+        dtype: Number format of weights and activations, one of `rlnas.precision.PRECISIONS`; those that
+            begin with int8 are for the mode onnxruntime alone.
         mode: How the model is run, one of `MODES`.
         statistic: What of the latency counts, one of `STATISTICS`. The median of a mix is the
             mean over its requests of each one's median. A p99 is of requests that are all alike:
@@ -64,6 +67,11 @@ class Workload:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}, but got {name}={getattr(self, name)!r}"
                 )
+        if self.dtype in INT8_BLOCKS and self.mode != "onnxruntime":
+            raise ValueError(
+                f"dtype={self.dtype!r} runs in ONNX Runtime, but got mode={self.mode!r}; "
+                "use mode='onnxruntime'"
+            )
         object.__setattr__(self, "lengths", tuple(sorted(int(length) for length in self.lengths)))
         for length in self.lengths:
             if not 2 <= length <= self.seq_len:
@@ -101,6 +109,14 @@ class Workload:
             texts = tuple(np.random.default_rng(0).permutation(texts).tolist())
         dealt = [texts[start::n_requests] for start in range(n_requests)]
         return tuple(sorted(tuple(sorted(request, reverse=True)) for request in dealt))
+
+    def in_precision(self, precision: str) -> Workload:
+        """The same requests to a model in another number format, in the form in which that is served.
+
+        Float formats run in this workload's mode, int8 in ONNX Runtime.
+        """
+        mode = "onnxruntime" if precision in INT8_BLOCKS else self.mode
+        return replace(self, dtype=precision, mode=mode)
 
     def __str__(self) -> str:
         tokens = f"{self.seq_len}"

@@ -18,9 +18,9 @@ PACKAGE = ROOT / "rlnas"
 
 # A module imports only from lower layers or from its own folder.
 LAYERS = (
-    {"errors"},
+    {"errors", "precision"},
     {"metrics", "space", "pareto", "workload", "task"},
-    {"trial", "additive"},
+    {"trial", "additive", "precision_space"},
     {"protocols", "history", "runtime"},
     {"rewards", "tabular", "loop", "scores", "selection", "data", "env", "latency", "supernet"},
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},
@@ -47,6 +47,8 @@ OWNERS = {
     "scipy": ("scores", "controllers.surrogate.ensemble"),
     "tqdm": ("supernet.", "run."),
     "onnxruntime": ("runtime.onnx",),
+    "onnx": ("runtime.onnx",),
+    "onnxscript": ("runtime.onnx",),
     "pynvml": ("latency.frequency",),
     "numpy": ("",),
 }

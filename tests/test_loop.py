@@ -269,6 +269,14 @@ def test_target_ratios_become_milliseconds_in_ascending_order():
     assert reader.problem.targets_ms == ()
 
 
+def test_ratios_may_refer_to_another_latency_than_the_largest_subnet_s():
+    reader = Reader()
+    run(reader, reward=LatencyTarget(ratio=0.5), target_ratios=(0.25, 0.5), reference_ms=16.0)
+    assert reader.problem.reference_ms == 16.0
+    assert reader.problem.target_ms == pytest.approx(8.0)
+    assert reader.problem.targets_ms == pytest.approx((4.0, 8.0))
+
+
 def test_rewards_of_a_search_for_several_targets_are_those_of_its_own():
     options = {"reward": LatencyTarget(ratio=0.5), "budget": 60}
     one, several = (run(RandomBatches(), **options, target_ratios=ratios) for ratios in ((), (0.2, 0.9)))

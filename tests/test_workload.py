@@ -16,7 +16,7 @@ from rlnas.workload import DTYPES, MAX_REQUESTS, MODES, STATISTICS, Workload, pa
         batch_size=st.integers(1, 512),
         seq_len=st.integers(2, 512),
         dtype=st.sampled_from(DTYPES),
-        mode=st.sampled_from(MODES),
+        mode=st.just("onnxruntime"),  # the one mode of all number formats
         statistic=st.sampled_from(STATISTICS),
     )
 )
@@ -36,7 +36,12 @@ def test_a_workload_reads_like_a_sentence():
     [
         ("batch_size", 0, "batch_size must be at least 1, but got batch_size=0"),
         ("seq_len", 1, "seq_len must be at least 2, but got seq_len=1"),
-        ("dtype", "int3", "dtype must be one of float32, bfloat16, float16, but got dtype='int3'"),
+        (
+            "dtype",
+            "int3",
+            "dtype must be one of float32, bfloat16, float16, int8, int8_attention, int8_ffn, "
+            "but got dtype='int3'",
+        ),
         (
             "mode",
             "magic",
@@ -114,3 +119,17 @@ def test_a_request_that_no_machine_holds_is_refused():
 def test_a_workload_of_several_lengths_survives_json():
     workload = Workload(2, 64, lengths=(8, 64))
     assert Workload(**json.loads(json.dumps(workload.to_dict()))) == workload
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "onnxruntime"])
+def test_int8_is_for_onnx_runtime(mode):
+    with pytest.raises(
+        ValueError, match=f"dtype='int8' runs in ONNX Runtime, but got mode='{mode}'; use mode"
+    ):
+        Workload(dtype="int8", mode=mode)
+
+
+def test_another_precision_comes_in_the_form_in_which_it_is_served():
+    workload = Workload(4, 32, mode="compiled")
+    assert workload.in_precision("bfloat16") == Workload(4, 32, "bfloat16", "compiled")
+    assert workload.in_precision("int8_ffn") == Workload(4, 32, "int8_ffn", "onnxruntime")

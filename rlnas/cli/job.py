@@ -62,6 +62,7 @@ def make_job(options: argparse.Namespace) -> Job:
             learning_rate=options.learning_rate,
             freeze_embeddings=options.freeze_embeddings,
         ),
+        precisions=parse_precisions(options.precisions),
         target_ratios=ratios,
         budget=options.budget,
         controls=make_controls(options.controls, options.out),
@@ -76,6 +77,11 @@ def make_job(options: argparse.Namespace) -> Job:
         allow_foreign_table=options.allow_foreign_table,
         trust_remote_code=options.trust_remote_code,
     )
+
+
+def parse_precisions(text: str | None) -> tuple[str, ...]:
+    """Precisions written with commas; none for None."""
+    return () if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def make_controller(name: str, folder: Path) -> Controller:

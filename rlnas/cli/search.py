@@ -104,7 +104,10 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     _add_racing(group)
     _add_space(group)
     group.add_argument(
-        "--latency-table", metavar="FILE", help="use this table of `rlnas calibrate` instead of calibrating"
+        "--latency-table",
+        metavar="FILE",
+        help="use this table of `rlnas calibrate` instead of calibrating; with --precisions the folder "
+        "latency/ of an earlier run",
     )
     group.add_argument(
         "--allow-foreign-table",
@@ -130,6 +133,14 @@ def _add_racing(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_space(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--precisions",
+        metavar="P,P,...",
+        help="let the search choose the number format too, e.g. float32,bfloat16,int8: each is timed in "
+        "the form in which it is served (int8 in ONNX Runtime, on a CPU, comes with rlnas[onnx]; "
+        "int8_attention and int8_ffn for these blocks alone); targets refer to the full model in --dtype "
+        "and --mode, and --dtype has to be one of them. By default --dtype alone",
+    )
     group.add_argument(
         "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"
     )

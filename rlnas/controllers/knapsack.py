@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlnas.additive import AdditiveModel
+from rlnas.additive import AdditiveModel, SplitModel, seen_sums
 from rlnas.controllers.feasible import FeasibleSampler, draw_unseen
 from rlnas.errors import ControllerError
 
@@ -233,12 +233,12 @@ class KnownSums:
 
     Attributes:
         worth: Importance that options keep.
-        latency: Milliseconds that they take; where the latency model does not add up, as seen from
-            the largest subnet.
+        latency: Milliseconds that they take; where the latency model does not add up, not even with the
+            last position given, as seen from the largest subnet.
     """
 
     worth: AdditiveModel
-    latency: AdditiveModel
+    latency: AdditiveModel | SplitModel
 
     @classmethod
     def of(cls, problem: Problem) -> KnownSums | None:
@@ -257,16 +257,72 @@ class KnownSums:
             worth = AdditiveModel(0.0, parts)
         else:
             return None
-        return cls(worth, AdditiveModel.probe(problem.space, problem.latency))
+        return cls(worth, seen_sums(problem.space, problem.latency))
 
     def frontier(self, target_ms: float = math.inf) -> Frontier:
         """The best members for every latency up to a target; costs are the milliseconds of each."""
-        found = solve_knapsack(self.worth.parts, self.latency.parts, target_ms - self.latency.base)
-        return Frontier(found.costs + self.latency.base, found.values, found.actions, found.gap)
+        if isinstance(self.latency, AdditiveModel):
+            return _frontier(self.worth.parts, self.latency, target_ms)
+        found = [
+            (option, _frontier(_with_last(self.worth.parts, option), sums, target_ms))
+            for option, sums in enumerate(self.latency.sums)
+        ]
+        actions = np.concatenate([_at_last(one.actions, option) for option, one in found])
+        costs = np.concatenate([one.costs for _, one in found])
+        values = np.concatenate([one.values for _, one in found])
+        order = np.lexsort((-values, costs))
+        best_before = np.maximum.accumulate(np.concatenate([[-np.inf], values[order]]))[:-1]
+        order = order[values[order] > best_before]
+        return Frontier(costs[order], values[order], actions[order], max(one.gap for _, one in found))
 
     def best_first(self, target_ms: float) -> Iterator[IntArray]:
         """The members within a target, the most important first."""
-        return best_first(self.worth.parts, self.latency.parts, target_ms - self.latency.base)
+        return ranked(self.worth.parts, self.latency, target_ms)
+
+
+def ranked(
+    worth: Sequence[FloatArray], latency: AdditiveModel | SplitModel, target_ms: float
+) -> Iterator[IntArray]:
+    """The members within a target, the most valuable first; as `best_first`.
+
+    Args:
+        worth: For each position what its options are worth.
+        latency: What they take.
+        target_ms: Largest latency.
+    """
+    if isinstance(latency, AdditiveModel):
+        return best_first(worth, latency.parts, target_ms - latency.base)
+
+    def value(action: IntArray) -> float:
+        return -sum(float(part[option]) for part, option in zip(worth, action.tolist(), strict=True))
+
+    streams = [_ranked_at(worth, sums, option, target_ms) for option, sums in enumerate(latency.sums)]
+    return heapq.merge(*streams, key=value)
+
+
+def _ranked_at(
+    worth: Sequence[FloatArray], latency: AdditiveModel, option: int, target_ms: float
+) -> Iterator[IntArray]:
+    """Those with one option at the last position, under the latency that it has."""
+    for action in best_first(_with_last(worth, option), latency.parts, target_ms - latency.base):
+        yield _at_last(action[None], option)[0]
+
+
+def _frontier(worth: Sequence[FloatArray], latency: AdditiveModel, target_ms: float) -> Frontier:
+    found = solve_knapsack(worth, latency.parts, target_ms - latency.base)
+    return Frontier(found.costs + latency.base, found.values, found.actions, found.gap)
+
+
+def _with_last(parts: Sequence[FloatArray], option: int) -> list[FloatArray]:
+    """The parts with one option at the last position."""
+    return [*parts[:-1], parts[-1][option : option + 1]]
+
+
+def _at_last(actions: IntArray, option: int) -> IntArray:
+    """The actions with another option at the last position."""
+    placed = actions.copy()
+    placed[:, -1] = option
+    return placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,8 +388,9 @@ class KnapsackController:
 def _latencies_to_serve(problem: Problem, sums: KnownSums) -> tuple[float, ...]:
     if problem.served_targets_ms:
         return problem.served_targets_ms
-    largest_ms = sums.latency.base + sum(float(part[-1]) for part in sums.latency.parts)
-    spread = np.linspace(sums.latency.base, max(largest_ms, sums.latency.base), N_LATENCIES + 1)[1:]
+    nvec = np.array([[len(part) for part in sums.worth.parts]])
+    base_ms, largest_ms = sums.latency.predict(np.concatenate([np.zeros_like(nvec), nvec - 1])).tolist()
+    spread = np.linspace(base_ms, max(largest_ms, base_ms), N_LATENCIES + 1)[1:]
     return tuple(spread.tolist())
 
 

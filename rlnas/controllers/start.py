@@ -11,6 +11,7 @@ import numpy as np
 from rlnas.controllers.feasible import FeasibleSampler, draw_unseen
 from rlnas.controllers.knapsack import KnownSums
 from rlnas.env import LatencyBudget
+from rlnas.precision_space import PrecisionSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -146,8 +147,14 @@ def _closest(
 def _uniform(space: SearchSpace) -> Iterator[IntArray]:
     """Members that take the same share of the options in every layer they keep.
 
-    A space whose positions do not come in equal groups, one for each layer, counts as one layer.
+    A space whose positions do not come in equal groups, one for each layer, counts as one layer. Where
+    the precision is chosen too, each of them comes in every precision.
     """
+    if isinstance(space, PrecisionSpace):
+        for action in _uniform(space.inner):
+            for option in range(len(space.precisions)):
+                yield np.append(action, option)
+        return
     nvec = np.asarray(space.nvec, dtype=np.int64)
     n_layers = len(space.smallest().layers)
     n_layers = n_layers if len(nvec) % n_layers == 0 else 1

@@ -15,6 +15,7 @@ from rlnas.deploy.forms import read_forms
 from rlnas.deploy.snippets import snippet
 from rlnas.errors import CheckpointError, RunFolderError, first_line
 from rlnas.latency import DeviceInfo
+from rlnas.precision import INT8_BLOCKS
 from rlnas.space import SubnetConfig
 from rlnas.workload import Workload
 
@@ -222,8 +223,20 @@ def _training(origin: Origin) -> list[str]:
     return [f"- {plain(sentence)}" for sentence in origin.training]
 
 
+def _served_in(precision: str | None) -> list[str]:
+    """What the search chose the model to be served in, if it chose that."""
+    if precision is None:
+        return []
+    how = f"load it with `dtype=torch.{precision}`"
+    if precision in INT8_BLOCKS:
+        how = f"run `{FILES['onnx-int8']}` in ONNX Runtime on a CPU, one text a request"
+    elif precision == "float32":
+        how = "load it as it is"
+    return [f"It was chosen to be served in {precision}: {how}.", ""]
+
+
 def _use(model: Exported) -> list[str]:
-    lines = []
+    lines = _served_in(model.config.precision)
     for form in model.forms:
         code = snippet(
             form.name,

@@ -58,7 +58,8 @@ class Certificate:
             the ratio of both p99.
         latency_ratio_ci: Its 95 % interval (low, high), from a bootstrap over rounds.
         target_ratio: What the ratio was to be at most, or None.
-        workload: What was timed; both models were also judged in its number format.
+        workload: What was timed; both models were also judged in its number format, but for a subnet
+            that has a workload of its own.
         device: What it was timed on.
         loss_points: 100 times the baseline's accuracy minus the model's; None without a task.
         loss_ci: Its 95 % interval (low, high), paired over items; None without a task.
@@ -69,6 +70,8 @@ class Certificate:
         note: One sentence if the timings are noisy, else None.
         prediction: Set where the target is that of another device or workload: what is predicted
             there. What was measured is then of here.
+        subnet_workload: The same requests in the number format and mode in which the subnet was judged
+            and timed, where these are not those of `workload`; else None.
     """
 
     baseline: Measured
@@ -86,6 +89,7 @@ class Certificate:
     n_items: int | None = None
     note: str | None = None
     prediction: Prediction | None = None
+    subnet_workload: Workload | None = None
 
     @property
     def target_met(self) -> bool | None:
@@ -116,6 +120,9 @@ class Certificate:
                 f"loss      {self.loss_points:.1f} points of {self.metric} [{low:.1f}, {high:.1f}]"
             )
         lines.append(f"timed     {self.workload} on {self.device}")
+        if self.subnet_workload is not None:
+            served = self.subnet_workload
+            lines.append(f"served    the subnet in {served.dtype}, {served.mode}; judged and timed so")
         return "\n".join([*lines, *([f"note      {self.note}"] if self.note else [])])
 
     def _row(self, name: str, one: Measured) -> str:
@@ -163,6 +170,7 @@ class Certificate:
             "loss_points": self.loss_points,
             "loss_ci": None if self.loss_ci is None else list(self.loss_ci),
             "workload": self.workload.to_dict(),
+            "subnet_workload": None if self.subnet_workload is None else self.subnet_workload.to_dict(),
             "device": self.device.to_dict(),
             "note": self.note,
             "prediction": None if self.prediction is None else asdict(self.prediction),

@@ -13,6 +13,7 @@ import torch
 from rlnas.deploy.certificate import Certificate, Measured
 from rlnas.deploy.loading import check, load
 from rlnas.deploy.plain import obstacle_to_plain, plain_model
+from rlnas.deploy.serving import predict_as_served
 from rlnas.errors import CheckpointError, RLNASError, first_line
 from rlnas.latency import (
     clock_for,
@@ -26,12 +27,12 @@ from rlnas.latency import (
 )
 from rlnas.latency.frequency import FrequencyWatch, frequency_reader
 from rlnas.latency.timing import tail_note
+from rlnas.precision import stored_as
 from rlnas.runtime import check_mode
 from rlnas.runtime.eager import eager_call
 from rlnas.scores import difference_interval, score, score_interval
 from rlnas.supernet.checkpoint import label_order
 from rlnas.supernet.encoding import encode
-from rlnas.supernet.inference import predict
 from rlnas.supernet.modeling_subnet import SubnetModel
 from rlnas.supernet.timing import example_inputs, inference_calls
 
@@ -62,6 +63,7 @@ def certify(
     baseline: Certifiable,
     task: Task | None = None,
     workload: Workload,
+    model_workload: Workload | None = None,
     device: str = "cpu",
     target_ratio: float | None = None,
     max_seq_len: int | None = None,
@@ -73,11 +75,11 @@ def certify(
 ) -> Certificate:
     """Time a model and its baseline interleaved, and judge both on the task's final split.
 
-    Both run in the workload's number format and, while they are timed, in its mode. If `model` is of a
-    stock class and `baseline` could be, that runs in a stock class too: no model is to look faster
-    because of the code around its blocks. Outputs are
-    matched with the task's labels by name where the names are the same, but for their case;
-    otherwise by their order.
+    Both run in the workload's number format and, while they are timed, in its mode; the model in those of
+    `model_workload`, if there is one. In int8 predictions come from ONNX Runtime too. If `model` is of a
+    stock class and `baseline` could be, that runs in a stock class too: no model is to look faster because
+    of the code around its blocks. Outputs are matched with the task's labels by name where the names are
+    the same, but for their case; otherwise by their order.
 
     Args:
         model: A folder or hub name, a supernet (its full model), or a loaded model with its
@@ -86,6 +88,8 @@ def certify(
         task: Its final split is used. None certifies latency alone; then the models need neither
             tokenizers nor trained classifiers.
         workload: What is timed.
+        model_workload: The same requests in the number format and mode in which the model is served, where
+            these are others; see `rlnas.Workload.in_precision`.
         device: Where both run, see `rlnas.latency.resolve_device`.
         target_ratio: What the latency ratio is to be at most, or None.
         max_seq_len: Texts are cut to this many tokens; by default each model's own limit.
@@ -99,24 +103,32 @@ def certify(
         CheckpointError: If a model cannot be read, does not suit the task, takes fewer tokens
             than the workload has, or cannot run its requests.
         EvaluationError: If a prediction is not a finite number.
-        ValueError: If `target_ratio` is not above 0.
+        ValueError: If `target_ratio` is not above 0, or `model_workload` has other requests.
         DeviceError: If the device is not there, or the mode does not run on it.
         MissingDependencyError: If the mode needs a package that is not installed.
     """
     if target_ratio is not None and not target_ratio > 0:
         raise ValueError(f"target_ratio must be above 0, but got target_ratio={target_ratio}")
     chosen = resolve_device(device)
-    check_mode(workload.mode, chosen, workload.dtype)
-    dtype: torch.dtype = getattr(torch, workload.dtype)
+    workloads = (workload, workload if model_workload is None else model_workload)
+    _check_same_requests(*workloads)
+    for own in workloads:
+        check_mode(own.mode, chosen, own.dtype)
     pair = []
     both = [load(one, trust_remote_code, is_judged=task is not None) for one in (baseline, model)]
-    for loaded in _in_like_code(*both):
-        check(loaded, task, workload)
+    for loaded, own in zip(_in_like_code(*both), workloads, strict=True):
+        check(loaded, task, own)
+        dtype: torch.dtype = getattr(torch, stored_as(own.dtype))
         placed = replace(loaded, module=_placed(loaded.module, chosen, dtype))
-        _try(placed, workload, chosen)
+        _try(placed, own, chosen)
         pair.append(placed)
-    predictions = [] if task is None else [_predict(one, task, max_seq_len, batch_size) for one in pair]
-    timed, note = _time(pair, workload, chosen, n_rounds, max_seconds, seed)
+    predictions = []
+    if task is not None:
+        predictions = [
+            _predict(one, own.dtype, task, max_seq_len, batch_size)
+            for one, own in zip(pair, workloads, strict=True)
+        ]
+    timed, note = _time(pair, workloads, chosen, n_rounds, max_seconds, seed)
     first, second = (
         _measured(*one, workload.statistic, seed)
         for one in zip(pair, (timed.first, timed.second), strict=True)
@@ -130,6 +142,7 @@ def certify(
         workload=workload,
         device=describe_device(chosen, mode=workload.mode),
         note=note,
+        subnet_workload=None if workloads[1] == workload else workloads[1],
     )
     return certificate if task is None else _judged(certificate, task, predictions[0], predictions[1], seed)
 
@@ -142,6 +155,15 @@ def _in_like_code(baseline: Loaded, model: Loaded) -> tuple[Loaded, Loaded]:
     if obstacle_to_plain(ours.config) is not None:
         return baseline, model
     return replace(baseline, module=plain_model(ours)), model
+
+
+def _check_same_requests(first: Workload, second: Workload) -> None:
+    """Refuse workloads that differ in more than number format and mode."""
+    if replace(second, dtype=first.dtype, mode=first.mode) != first:
+        raise ValueError(
+            f"both models must get the same requests, but got workload=[{first}] and "
+            f"model_workload=[{second}]"
+        )
 
 
 def _judged(
@@ -213,14 +235,16 @@ def _try(loaded: Loaded, workload: Workload, device: str) -> None:
 
 
 def _predict(
-    loaded: Loaded, task: Task, max_seq_len: int | None, batch_size: int
+    loaded: Loaded, precision: str, task: Task, max_seq_len: int | None, batch_size: int
 ) -> npt.NDArray[np.generic]:
     """Predictions on the final split: the task's class indices, or values."""
     tokenizer = cast("PreTrainedTokenizerBase", loaded.tokenizer)  # there, as there is a task
     limit = loaded.max_seq_len if max_seq_len is None else min(max_seq_len, loaded.max_seq_len)
     with _running(loaded.name, f"the items of the task {task.name!r}"):
         encoded = encode(tokenizer, task.final, limit)
-        predictions = predict(loaded.module, encoded, batch_size, name=repr(loaded.name))
+        predictions = predict_as_served(
+            loaded.module, encoded, precision, batch_size=batch_size, name=repr(loaded.name)
+        )
     config: Any = loaded.module.config
     names = [str(config.id2label.get(index)) for index in range(config.num_labels)]
     order = None if task.is_regression else label_order(names, task.label_names)
@@ -229,19 +253,20 @@ def _predict(
 
 def _time(
     pair: list[Loaded],
-    workload: Workload,
+    workloads: tuple[Workload, Workload],
     device: str,
     n_rounds: int | None,
     max_seconds: float | None,
     seed: int,
 ) -> tuple[Comparison, str | None]:
     """Both models in the same rounds, and what was wrong with the machine meanwhile."""
-    statistic = workload.statistic
+    statistic = workloads[0].statistic
     watch = FrequencyWatch(frequency_reader(device))
     # What is compiled is compiled for the number of threads that it is timed with.
     with timing_conditions():
         calls = [
-            inference_calls(one.module, workload, device, one.module.config.vocab_size) for one in pair
+            inference_calls(one.module, own, device, one.module.config.vocab_size)
+            for one, own in zip(pair, workloads, strict=True)
         ]
         first, second = measure(
             calls,

@@ -16,15 +16,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 
 from rlnas.deploy.agreement import check_agreement, ready
 from rlnas.deploy.card import write_card
 from rlnas.deploy.files import CARD_FILE, CONFIG_FILE, FILES, FORMS_FILE, MODEL_FILE
 from rlnas.deploy.forms import Form, check_forms, save_forms, write_forms
+from rlnas.deploy.onnx_file import write_in_precision
 from rlnas.deploy.origin import Origin
 from rlnas.deploy.plain import obstacle_to_plain, plain_model
 from rlnas.errors import InvalidSubnetError, RunFolderError
+from rlnas.precision import INT8_BLOCKS
+from rlnas.runtime import check_mode
 from rlnas.supernet.checkpoint import quiet_transformers
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
@@ -77,10 +81,12 @@ def export(
         InvalidSubnetError: If the config does not fit the supernet, or `weights` has other sizes.
         RunFolderError: If the folder cannot be written.
         ExportError: If a form cannot be written, or computes something else than the model.
-        MissingDependencyError: If a package that a form needs is not installed.
+        MissingDependencyError: If a package that a form, or the config's precision, needs is not installed.
         ValueError: If there is no such form.
     """
     chosen = check_forms(forms)
+    if config.precision in INT8_BLOCKS:
+        check_mode("onnxruntime", "cpu", config.precision)  # before anything is written
     if weights is None:
         weights = supernet.extract(config)
     else:
@@ -133,7 +139,11 @@ def _write_folder(
         model.save_pretrained(path)
     _portable_tokenizer(supernet).save_pretrained(path)
     (path / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
-    save_forms(path, [Form("hf", FILES["hf"], note)])
+    forms = [Form("hf", FILES["hf"], note)]
+    if config.precision in INT8_BLOCKS:
+        write_in_precision(_in_float32(weights), path / FILES["onnx-int8"], config.precision)
+        forms.append(Form("onnx-int8", FILES["onnx-int8"], f"in {config.precision}, as the search chose"))
+    save_forms(path, forms)
 
 
 def _move(source: Path, target: Path) -> None:
@@ -164,6 +174,13 @@ def _check_sizes(weights: SubnetModel, config: SubnetConfig) -> None:
                 f"the weights have {name}={found}, but the config asks for {wanted}; "
                 "pass the model that was extracted for this config"
             )
+
+
+def _in_float32(weights: SubnetModel) -> SubnetModel:
+    """A copy on the CPU."""
+    model = copy.deepcopy(weights)
+    model.to(device="cpu", dtype=torch.float32)  # type: ignore[call-arg]
+    return model
 
 
 def _portable_model(weights: SubnetModel) -> SubnetModel:

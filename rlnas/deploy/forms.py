@@ -94,8 +94,9 @@ def write_forms(
         ExportError: If a form cannot be written, or computes something else than the model.
         RunFolderError: If a file cannot be written.
     """
-    wanted = [name for name in check_forms(names) if name != "hf"]
     forms = {form.name: form for form in read_forms(folder)}
+    # What lies there was written with the model: in the precision that the search chose.
+    wanted = [name for name in check_forms(names) if name not in forms]
     if wanted:
         loaded = load(folder, trust_remote_code=False, is_judged=True)
         paths = {name: folder / FILES[name] for name in FORMS}

@@ -55,6 +55,35 @@ def write_onnx(model: PreTrainedModel, path: Path) -> Path:
     return path
 
 
+def write_in_precision(model: PreTrainedModel, path: Path, precision: str) -> Path:
+    """Write a sequence classifier with the products of its blocks in int8, as it is timed and served so.
+
+    Like a file of `write_onnx`, but for the precision: embeddings and head stay in float32. Nothing is
+    left of a file that fails.
+
+    Args:
+        model: Ours.
+        path: The file.
+        precision: One of `rlnas.precision.INT8_BLOCKS`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        MissingDependencyError: If onnx, onnxscript or onnxruntime is not installed.
+        ExportError: If the model cannot be brought to ONNX.
+        RunFolderError: If the file cannot be written.
+    """
+    check_packages(f"precision={precision!r}")
+    try:
+        _write(ready(model), path, external_data=False, precision=precision)
+        OnnxModel(path)
+    except BaseException:
+        _remove(path)
+        raise
+    return path
+
+
 def write_int8(source: Path, path: Path) -> Path:
     """Write a file of `write_onnx` once more, with weights in int8: a quarter of the size.
 
@@ -99,7 +128,9 @@ def _unwritable(path: Path, error: OSError) -> RunFolderError:
     )
 
 
-def _write(model: PreTrainedModel, path: Path, *, external_data: bool) -> None:
+def _write(
+    model: PreTrainedModel, path: Path, *, external_data: bool, precision: str | None = None
+) -> None:
     try:
         write_graph(
             model,
@@ -108,6 +139,7 @@ def _write(model: PreTrainedModel, path: Path, *, external_data: bool) -> None:
             output_name="logits",
             dynamic={0: "batch", 1: "length"},
             external_data=external_data,
+            precision=precision,
         )
     except OSError as error:
         raise _unwritable(path, error) from error

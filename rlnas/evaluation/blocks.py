@@ -5,7 +5,8 @@ output matrix, the FFN up to its activations. The first k of them do not depend 
 are, so subnets that differ from here on by the size of this block share the inner half of the widest.
 The *outer* half brings them back into the residual stream.
 
-The weights are those of the model; the parts of `rlnas.supernet.modeling_subnet` compute both halves.
+The weights are those of the model; the parts of `rlnas.supernet.modeling_subnet` compute both halves, or
+`rlnas.evaluation.int8` where their products are to be in int8.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
+
+from rlnas.evaluation.int8 import Int8Blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,15 +36,19 @@ class PackedBlocks:
 
     Args:
         model: A full model in evaluation mode.
+        int8: Kinds of block, ``"attention"`` and ``"ffn"``, whose products are computed in int8.
     """
 
-    def __init__(self, model: SubnetModel) -> None:
+    def __init__(self, model: SubnetModel, int8: tuple[str, ...] = ()) -> None:
         self._model = model
         layers: list[Layer] = list(model.layers)  # type: ignore[arg-type]
         blocks = [block for layer in layers for block in (layer.attention, layer.ffn)]
         self._blocks: list[AttentionBlock | FFNBlock] = [b for b in blocks if b is not None]
         self._hidden_size = int(model.config.hidden_size)
         self._head_size = int(model.config.head_size)
+        kinds = ("attention", "ffn")
+        rounded = {d: block for d, block in enumerate(self._blocks) if kinds[d % 2] in int8}
+        self._int8 = Int8Blocks(rounded)
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -76,15 +83,20 @@ class PackedBlocks:
 
     def inner(self, depth: int, hidden: Tensor, size: int, layout: Layout) -> Tensor:
         """The first half of a block with its first heads or units, ``(n_tokens, width)``."""
-        block = self._blocks[depth]
+        block, is_int8 = self._blocks[depth], depth in self._int8
+        projected = self._int8.project(depth, hidden, self.width(depth, size), layout) if is_int8 else None
         if self.is_attention(depth):
-            query, key, value = block.project(hidden, size)  # type: ignore[operator]
+            query, key, value = projected or block.project(hidden, size)  # type: ignore[operator]
             return _attend(query, key, value, layout, self._head_size)
+        if projected:
+            return cast("Tensor", block.activation(projected[0]))  # type: ignore[operator]
         activations: Tensor = block.activate(hidden, size)  # type: ignore[operator]
         return activations
 
-    def outer(self, depth: int, hidden: Tensor, inner: Tensor) -> Tensor:
+    def outer(self, depth: int, hidden: Tensor, inner: Tensor, layout: Layout) -> Tensor:
         """The second half: the hidden states after the block, ``(n_tokens, hidden_size)``."""
+        if depth in self._int8:
+            return self._int8.merge(depth, hidden, inner, layout)
         return self._blocks[depth].merge(hidden, inner)
 
     def logits(self, hidden: Tensor, layout: Layout) -> Tensor:

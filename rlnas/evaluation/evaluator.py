@@ -16,8 +16,8 @@ from rlnas.evaluation.packing import pack_items
 from rlnas.evaluation.prefix import Walk, block_sizes, tree_of
 from rlnas.evaluation.racing import Race
 from rlnas.metrics import Metrics
+from rlnas.precision import INT8_BLOCKS, PRECISIONS, stored_as
 from rlnas.scores import score, wilson_interval
-from rlnas.space import PRECISIONS
 from rlnas.supernet.optimisation import gains_from_bfloat16
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class SupernetEvaluator:
         latency: Predicts the latency of configs.
         split: Another split than the task's search split.
         precision: ``"auto"`` takes bfloat16 where the device gains from it; or one of
-            `rlnas.space.PRECISIONS`.
+            `rlnas.precision.PRECISIONS`, for all configs alike. Those that begin with int8 are computed as
+            ONNX Runtime would with texts that come one by one, see `rlnas.evaluation.int8`.
         racing: Lets subnets that cannot win leave before they have seen all items; None (the default)
             shows all items to all. For rewards that grow with accuracy and fall with latency, and
             for the metric accuracy only, since a race is decided item by item.
@@ -121,8 +122,8 @@ class SupernetEvaluator:
             _keep_freed_memory()
         self.precision = precision
         self.racing = racing
-        self._model = copy.deepcopy(supernet.model).to(getattr(torch, precision)).eval()
-        self._blocks = PackedBlocks(self._model)
+        self._model = copy.deepcopy(supernet.model).to(getattr(torch, stored_as(precision))).eval()
+        self._blocks = PackedBlocks(self._model, INT8_BLOCKS.get(precision, ()))
         self._pack_tokens = pack_tokens
         self._group_tokens = (CUDA_PACK_TOKENS if is_cuda else 0) if group_tokens is None else group_tokens
         self._encoded = supernet.encode(self._split)

@@ -112,7 +112,7 @@ class Walk:
             else:
                 inner = blocks.inner(depth, hidden, size, layout)
                 self.flops += blocks.inner_flops(depth, size, layout)
-            following.append((child, blocks.outer(depth, hidden, inner)))
+            following.append((child, blocks.outer(depth, hidden, inner, layout)))
             self.flops += blocks.outer_flops(depth, size, layout)
         return following
 
@@ -146,7 +146,7 @@ class Walk:
         lacking = n_copies - len(members)
         hidden = torch.cat([states for _, states in members] + [members[-1][1]] * lacking)
         inner = self._blocks.inner(depth, hidden, size, grouped)
-        following = self._blocks.outer(depth, hidden, inner)
+        following = self._blocks.outer(depth, hidden, inner, grouped)
         flops = self._blocks.flops(depth, size, grouped)
         self.flops += flops
         self.filler_flops += flops * lacking // n_copies

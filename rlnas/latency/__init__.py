@@ -3,6 +3,7 @@
 from rlnas.latency.clock import Clock, CpuClock, CudaClock, FakeClock, clock_for
 from rlnas.latency.correction import Correction
 from rlnas.latency.device import DeviceInfo, describe_device, resolve_device, timing_conditions
+from rlnas.latency.precisions import PrecisionTables
 from rlnas.latency.stopwatch import compare, measure, sample_ms
 from rlnas.latency.table import BlockTiming, LatencyTable, ModelTiming
 from rlnas.latency.timing import Comparison, Timing, compare_timings, level_rounds, noise_note
@@ -20,6 +21,7 @@ __all__ = [
     "HeldOutError",
     "LatencyTable",
     "ModelTiming",
+    "PrecisionTables",
     "PredictionError",
     "Timing",
     "clock_for",

@@ -220,7 +220,7 @@ class LatencyTable:
         target = Path(path)
         text = json.dumps(_to_json(self), indent=1, allow_nan=False)
         try:
-            _write_whole(target, text + "\n")
+            write_whole(target, text + "\n")
         except OSError as error:
             raise RunFolderError(f"cannot write the latency table {target}: {error.strerror}") from error
 
@@ -268,8 +268,8 @@ class LatencyTable:
         return replace(table, foreign_note=note)
 
 
-def _write_whole(target: Path, text: str) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one."""
+def write_whole(target: Path, text: str) -> None:
+    """Write a text beside the target, then rename: a reader sees the old file or the new one."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:

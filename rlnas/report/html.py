@@ -21,6 +21,7 @@ from rlnas.report.plots import (
     pareto_plot,
     predicted_against_measured,
 )
+from rlnas.report.precisions import in_precision, precisions_section
 from rlnas.report.style import STYLE
 from rlnas.report.summary import models_of, read_summary
 from rlnas.report.table import MAX_FRONT, thinned
@@ -124,6 +125,7 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTa
         *targets_section(summary),
         *honest_section(summary),
         *added_section(summary),
+        *precisions_section(summary),
         _pareto_section(summary, trials),
         _layers_section(summary, trials),
         _learning_section(summary, trials),
@@ -282,13 +284,16 @@ def _table_section(summary: Mapping[str, Any]) -> str:
         *(
             _table_row(
                 model,
-                chosen_name(model),
+                in_precision(chosen_name(model), model["best"]),
                 {**model["best"], "latency_ratio": model["latency_ratio"]},
                 "chosen",
             )
             for model in models
         ),
-        *(_table_row(models[0], f"trial {entry.get('trial', '-')}", entry, "") for entry in front),
+        *(
+            _table_row(models[0], in_precision(f"trial {entry.get('trial', '-')}", entry), entry, "")
+            for entry in front
+        ),
     ]
     titles = ("", metric_name(summary), "95 % interval", "items", "split", "latency, ms", "spread, ms")
     head = "".join(f"<th>{escape(title)}</th>" for title in (*titles, "ratio", "parameters"))

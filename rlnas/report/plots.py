@@ -313,7 +313,7 @@ def _mark(trial: Trial, x: Scale, y: Scale, radius: float, css: str) -> str:
 
 def _chosen_trial(summary: Mapping[str, Any], trials: Sequence[Trial]) -> Trial | None:
     wanted = summary["best"]["config"]
-    return next((t for t in trials if t.config.to_dict()["layers"] == wanted["layers"]), None)
+    return next((t for t in trials if t.config.to_dict() == wanted), None)
 
 
 def _chosen_ring(trial: Trial, certified: _Certified | None, x: Scale, y: Scale) -> str:

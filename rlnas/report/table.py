@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlnas.report.added import added_sentences
 from rlnas.report.honest import honest_sentences, start_sentence
+from rlnas.report.precisions import in_precision, precisions_sentence
 from rlnas.report.summary import models_of
 from rlnas.report.wording import (
     UNKNOWN,
@@ -65,9 +66,16 @@ def format_table(summary: Mapping[str, Any]) -> str:
     metric = metric_name(summary)
     header = ("", metric, "items", "split", "ms (spread)", "ratio", "params")
     models = models_of(summary)
-    front = [_row(models[0], f"  trial {_trial(entry)}", entry) for entry in thinned(summary["pareto"])]
+    front = [
+        _row(models[0], in_precision(f"  trial {_trial(entry)}", entry), entry)
+        for entry in thinned(summary["pareto"])
+    ]
     chosen = [
-        _row(model, chosen_name(model), {**model["best"], "latency_ratio": model["latency_ratio"]})
+        _row(
+            model,
+            in_precision(chosen_name(model), model["best"]),
+            {**model["best"], "latency_ratio": model["latency_ratio"]},
+        )
         for model in models
     ]
     rows = [
@@ -90,6 +98,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     parts += textwrap.wrap(setting_sentence(summary), WIDTH)
     for sentence in (start_sentence(summary), *honest_sentences(summary), *added_sentences(summary)):
         parts += textwrap.wrap(sentence, WIDTH)
+    parts += textwrap.wrap(precisions_sentence(summary), WIDTH)
     note = (summary.get("latency_model") or {}).get("foreign_note")
     parts += textwrap.wrap(as_sentence(note), WIDTH) if note else []
     parts += textwrap.wrap(regime_sentence(summary), WIDTH)

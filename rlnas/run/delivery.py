@@ -22,13 +22,13 @@ from rlnas.run.repairing import repaired_accuracies, worth_repairing
 from rlnas.run.steps import Step, read_steps, write_steps
 from rlnas.run.summary import describe_model, describe_run
 from rlnas.run.training import finish_subnet
-from rlnas.supernet.timing import TimedModel
+from rlnas.supernet.timing import TimedPrecisions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rlnas.deploy import Certificate
-    from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
+    from rlnas.evaluation import Judge
     from rlnas.history import Result
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.folder import RunFolder
@@ -46,7 +46,7 @@ MAX_CERTIFIED = 2
 def deliver(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator | FoldedEvaluator,
+    evaluator: Judge,
     result: Result,
     folder: RunFolder,
     *,
@@ -72,7 +72,7 @@ def deliver(
     """
     expected = _expected_accuracies(inputs, evaluator, result)
     goals = [replace(goal, expected=expected) for goal in goals_of(job, inputs, folder)]
-    timed = TimedModel(inputs.supernet, inputs.workload, job.device)
+    timed = TimedPrecisions(inputs.supernet, inputs.workload, job.precisions, job.device)
     with folder.phase("measure"):
         measured = measure_trials(timed, _finalists_of(goals, result, inputs, evaluator), job.device)
     if job.schedule.repairs:
@@ -106,9 +106,7 @@ def end_delivery(folder: RunFolder) -> None:
     write_report(folder.path)
 
 
-def _expected_accuracies(
-    inputs: Inputs, evaluator: SupernetEvaluator | FoldedEvaluator, result: Result
-) -> dict[int, float]:
+def _expected_accuracies(inputs: Inputs, evaluator: Judge, result: Result) -> dict[int, float]:
     """By number of a trial: the best of many noisy accuracies flatters, its neighbours know better.
 
     Nothing where single answers were not kept, so that nobody knows how noisy the metric is.
@@ -124,7 +122,7 @@ def _finalists_of(
     goals: Sequence[Goal],
     result: Result,
     inputs: Inputs,
-    evaluator: SupernetEvaluator | FoldedEvaluator,
+    evaluator: Judge,
 ) -> list[Trial]:
     """The finalists of all goals together, as the search judged them."""
     full_ms = full_latency(inputs.space, inputs.latency)
@@ -189,7 +187,7 @@ class _Choice:
         job: Job,
         inputs: Inputs,
         goal: Goal,
-        timed: TimedModel,
+        timed: TimedPrecisions,
         measured: Sequence[MeasuredTrial],
         folder: RunFolder,
     ) -> None:
@@ -252,6 +250,9 @@ def _finish_and_certify(
             baseline=folder.full,
             task=inputs.task,
             workload=inputs.workload,
+            model_workload=None
+            if config.precision is None
+            else inputs.workload.in_precision(config.precision),
             device=job.device,
             target_ratio=goal.target_ratio,
         )

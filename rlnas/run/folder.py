@@ -40,6 +40,7 @@ class RunFolder:
         self.full = path / "full"
         self.baseline = path / "baseline.json"
         self.latency = path / "latency.json"
+        self.precisions = path / "latency"
         self.history = path / "history.sqlite"
         self.evaluation = path / "evaluation.json"
         self.controller = path / "controller.zip"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlnas.deploy.serving import predict_as_served
 from rlnas.evaluation.folded import pooled
 from rlnas.run.folder import RunFolder
 from rlnas.run.training import furthest_supernet, repaired_subnet, train_supernet
@@ -40,14 +41,14 @@ def train_folds(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool) 
         place.path.mkdir(parents=True, exist_ok=True)
         with folder.phase("folds"):
             supernet = furthest_supernet(job, task, place)
-            train_supernet(job, supernet, inputs.space, task, place, progress=progress)
+            train_supernet(job, supernet, inputs.architectures, task, place, progress=progress)
         shutil.rmtree(place.checkpoints, ignore_errors=True)
         folds.append(supernet)
     return tuple(folds)
 
 
 def repaired_predictions(job: Job, inputs: Inputs, trial: Trial) -> npt.NDArray[np.generic]:
-    """What a subnet says of every search item after its repair, shape ``(n_items,)``.
+    """What a subnet says of every search item after its repair, in its precision, shape ``(n_items,)``.
 
     With folds each item is answered by the subnet of the fold that holds it out, repaired without it.
 
@@ -58,7 +59,10 @@ def repaired_predictions(job: Job, inputs: Inputs, trial: Trial) -> npt.NDArray[
     name = f"trial {trial.number} after its repair"
     if task.folds is None:
         subnet = repaired_subnet(job, inputs.supernet, trial.config, task)
-        return predict(subnet, inputs.supernet.encode(task.search), name=name)
+        encoded = inputs.supernet.encode(task.search)
+        if trial.config.precision is None:
+            return predict(subnet, encoded, name=name)
+        return predict_as_served(subnet, encoded, trial.config.precision, name=name)
     parts = []
     for number, supernet in enumerate(inputs.folds):
         fold = task.fold(number)

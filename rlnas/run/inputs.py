@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from rlnas.calibration import probe_blocks
 from rlnas.data import load_task, read_task, write_task
 from rlnas.errors import DataError, InfeasibleTargetError, LatencyTableError
-from rlnas.latency import LatencyTable, describe_device
+from rlnas.latency import LatencyTable, PrecisionTables, describe_device
 from rlnas.latency.regime import find_regime
+from rlnas.precision_space import PrecisionSpace
 from rlnas.protocols import RelativeReward, TargetedReward
 from rlnas.run.calibration import calibrate_with_bar, table_sentence, warn_of
 from rlnas.run.folder import write_folder
+from rlnas.run.precisions import precision_tables
 from rlnas.run.training import furthest_supernet
 from rlnas.runtime import check_mode
 from rlnas.space import LayerwiseSpace
@@ -43,8 +45,10 @@ class Inputs:
         task: The data.
         supernet: The checkpoint, or how far its training has come.
         space: The configs on offer.
+        architectures: The same without a precision: what shares its weights.
         workload: What the device will be asked, with the task's lengths where the job asks for these.
         latency: Predicts their latencies.
+        table: The latency table of the workload itself, which `latency` is or holds.
         regime: What makes a model fast here, or None if the table holds too little to say.
         reward: The job's, with the full model's latency filled in.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
@@ -55,9 +59,11 @@ class Inputs:
 
     task: Task
     supernet: Supernet
-    space: LayerwiseSpace
+    space: LayerwiseSpace | PrecisionSpace
+    architectures: LayerwiseSpace
     workload: Workload
-    latency: LatencyTable
+    latency: LatencyTable | PrecisionTables
+    table: LatencyTable
     regime: Regime | None
     reward: Reward
     target_ratio: float | None
@@ -74,7 +80,8 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     Raises:
         RLNASError: One of its kinds, for bad input.
     """
-    check_mode(job.workload.mode, job.device, job.workload.dtype)
+    for own in (job.workload, *(job.workload.in_precision(name) for name in job.precisions)):
+        check_mode(own.mode, job.device, own.dtype)
     with folder.phase("data"):
         task = _task(job, folder)
     logger.info(
@@ -90,25 +97,36 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
     device = describe_device(job.device, mode=job.workload.mode)
     with folder.phase("calibrate"):
-        latency = _latency(job, supernet, workload, device, folder, progress=progress)
-    logger.info("%s", table_sentence(latency))
-    regime = _regime(job, latency)
-    space = _space(job, supernet, regime)
-    if latency.error is not None:
-        logger.info("latency: %s", latency.error)
-    warn_of(latency)
+        latency: LatencyTable | PrecisionTables
+        if job.precisions:
+            latency = precision_tables(job, supernet, workload, folder, progress=progress)
+            table = latency.reference_table
+            logger.info("%s", latency)
+        else:
+            latency = table = _latency(job, supernet, workload, device, folder, progress=progress)
+    logger.info("%s", table_sentence(table))
+    regime = _regime(job, table)
+    architectures = _space(job, supernet, regime)
+    space: LayerwiseSpace | PrecisionSpace = architectures
+    if isinstance(latency, PrecisionTables):
+        space = PrecisionSpace(architectures, latency.by_speed)
+    if table.error is not None:
+        logger.info("latency: %s", table.error)
+    warn_of(table)
     full_ms = full_latency(space, latency)
     reward = job.reward.resolve(full_ms) if isinstance(job.reward, RelativeReward) else job.reward
     return Inputs(
         task=task,
         supernet=supernet,
         space=space,
+        architectures=architectures,
         workload=workload,
         latency=latency,
+        table=table,
         regime=regime,
         reward=reward,
         target_ratio=_target_ratio(job, reward, space, latency),
-        predicted_for=_origin_elsewhere(latency, workload, device),
+        predicted_for=_origin_elsewhere(table, workload, device),
     )
 
 
@@ -128,7 +146,7 @@ def _task(job: Job, folder: RunFolder) -> Task:
         search_items=data.search_items,
         max_train_items=data.max_train_items,
         shots=data.shots,
-        folds=0 if job.racing is not None else data.folds,
+        folds=0 if job.racing is not None or job.precisions else data.folds,
         seed=job.seed,
     )
     _check_metric(job, task)  # before anything lies in the folder that another job would have to go on with
@@ -230,18 +248,20 @@ def _origin_elsewhere(table: LatencyTable, workload: Workload, device: DeviceInf
     return f"{table.workload} on {origin.kind} {origin.name}"
 
 
-def full_latency(space: SearchSpace, latency: LatencyTable) -> float:
-    """Predicted latency of the full model, in milliseconds."""
+def full_latency(space: SearchSpace, latency: LatencyTable | PrecisionTables) -> float:
+    """Predicted latency of the full model, in milliseconds; of several precisions in the reference."""
+    if isinstance(latency, PrecisionTables):
+        return latency.reference_ms
     return float(latency([space.largest()])[0])
 
 
-def check_reachable(target_ms: float, space: SearchSpace, latency: LatencyTable) -> None:
+def check_reachable(target_ms: float, space: SearchSpace, latency: LatencyTable | PrecisionTables) -> None:
     """Refuse a target that no subnet can meet.
 
     Raises:
         InfeasibleTargetError: If the smallest subnet is slower.
     """
-    smallest_ms, full_ms = (float(ms) for ms in latency([space.smallest(), space.largest()]))
+    smallest_ms, full_ms = float(latency([space.smallest()])[0]), full_latency(space, latency)
     if smallest_ms > target_ms:
         raise InfeasibleTargetError(
             f"the target of {target_ms:.4g} ms ({target_ms / full_ms:.3g} of the full model) "
@@ -250,7 +270,9 @@ def check_reachable(target_ms: float, space: SearchSpace, latency: LatencyTable)
         )
 
 
-def _target_ratio(job: Job, reward: Reward, space: SearchSpace, latency: LatencyTable) -> float | None:
+def _target_ratio(
+    job: Job, reward: Reward, space: SearchSpace, latency: LatencyTable | PrecisionTables
+) -> float | None:
     """The target over the full model's latency, or None; refuses what cannot be reached."""
     full_ms = full_latency(space, latency)
     for ratio in job.target_ratios:

@@ -10,7 +10,9 @@ from itertools import pairwise
 from types import FunctionType
 from typing import TYPE_CHECKING
 
+from rlnas.calibration.precisions import check_reference
 from rlnas.errors import BudgetError, RewardError
+from rlnas.precision_space import checked_precisions
 from rlnas.protocols import TargetedReward
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.workload import Workload
@@ -161,6 +163,9 @@ class Job:
             where the task has folds, else 0.
         from_run: Folder of an earlier run on another task whose shared weights this one starts from, see
             `rlnas.run.transfer`; the baseline starts from `model` all the same. None starts from `model`.
+        precisions: Number formats that a subnet may be served in, some of `rlnas.precision.PRECISIONS`, the
+            workload's dtype among them: then the search chooses the precision too, and latencies refer to
+            the full model in the workload's dtype. Empty: that dtype alone.
         target_ratios: Latencies over the full model's that one search is to serve, ascending: the run
             then delivers a certified model for each, in ``models/``. Empty: the one of the reward alone.
             The reward's own target is what controllers aim at that know one target only.
@@ -175,16 +180,19 @@ class Job:
         keep_last_layer: Whether the last layer's blocks may only shrink, not go.
         sizes_worth_having: Whether blocks have the sizes that are worth having on the device, see
             `rlnas.latency.regime`, instead of quarters of the full ones.
-        latency_table: File of a latency table to use instead of calibrating, or None.
+        latency_table: File of a latency table to use instead of calibrating, or None; with `precisions` the
+            folder of a `rlnas.latency.PrecisionTables`.
         allow_foreign_table: Whether that table may be of another device or workload.
         trust_remote_code: Whether code inside the checkpoint may run.
 
     Raises:
         BudgetError: If `budget` is less than 1.
+        InvalidSpaceError: If a precision is unknown or stands there twice.
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, `min_steps` is negative, lengths are given
-            twice, subnets are raced in folds, or a control is there twice or is the run's own controller.
+            twice, subnets are raced in folds, a control is there twice or is the run's own controller,
+            precisions lack the workload's dtype, or there are precisions and races or folds.
     """
 
     model: str
@@ -197,6 +205,7 @@ class Job:
     schedule: Schedule = field(default_factory=Schedule)
     min_steps: int | None = None
     from_run: str | None = None
+    precisions: tuple[str, ...] = ()
     target_ratios: tuple[float, ...] = ()
     budget: int = 200
     controls: tuple[Control, ...] = ()
@@ -223,8 +232,16 @@ class Job:
                 "lengths_from_task takes the task's lengths, but the workload has "
                 f"{len(self.workload.lengths)} of its own; drop either"
             )
+        if self.precisions:
+            object.__setattr__(self, "precisions", checked_precisions(self.precisions))
+            check_reference(self.workload, self.precisions)
+            if self.racing is not None:
+                raise ValueError(
+                    f"races are among subnets of one precision, but got precisions={self.precisions}; "
+                    "run without --racing, or without --precisions"
+                )
+        _check_no_folds(self.data.folds, self.racing, self.precisions)
         if self.racing is not None:
-            _check_no_folds(self.data.folds)
             check_raceable(self.reward)
             object.__setattr__(self, "racing", replace(self.racing, seed=self.seed))
 
@@ -245,13 +262,22 @@ class Job:
                     values[prefix + part.name] = str(getattr(value, part.name))
             else:
                 values[entry.name] = _describe(value)
+        if not self.precisions:
+            del values["precisions"]  # as runs had it that know nothing of them
         return values
 
 
-def _check_no_folds(folds: int | None) -> None:
-    """Refuse folds in races: subnets of one config differ from fold to fold, so no chunk shows who wins."""
-    if folds is not None and folds > 1:
+def _check_no_folds(folds: int | None, racing: Racing | None, precisions: Sequence[str]) -> None:
+    """Refuse folds in races, as a config's subnets differ from fold to fold, and among precisions."""
+    if folds is None or folds <= 1:
+        return
+    if racing is not None:
         raise ValueError(f"races are not for folds, but got folds={folds}; drop the races or the folds")
+    if precisions:
+        raise ValueError(
+            f"a choice of the precision is not for folds, but got folds={folds} and "
+            f"precisions={precisions}; drop either"
+        )
 
 
 def check_seed(seed: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlnas.latency import LatencyTable
+from rlnas.latency import LatencyTable, PrecisionTables
 from rlnas.run.accounting import read_cost
 from rlnas.run.added import describe_added
 from rlnas.run.baseline import baseline_beside, half_the_cores
@@ -48,7 +48,8 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
     """
     folder = RunFolder(Path(path))
     if job.latency_table is not None and not folder.latency.is_file():
-        LatencyTable.load(job.latency_table)  # before the folder holds a job that cannot be done
+        load = PrecisionTables.load if job.precisions else LatencyTable.load
+        load(job.latency_table)  # before the folder holds a job that cannot be done
     folder.open(job.settings(), resume=resume)
     is_finished = folder.is_finished(job.budget)
     if is_finished and folder.has_controls([control.name for control in job.controls]):
@@ -60,7 +61,9 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         inputs = prepare_inputs(job, folder, progress=progress)
         job = job.for_items(len(inputs.task.train), inputs.task.n_folds)
         with baseline_beside(job, inputs.task, folder):
-            train_supernet(job, inputs.supernet, inputs.space, inputs.task, folder, progress=progress)
+            train_supernet(
+                job, inputs.supernet, inputs.architectures, inputs.task, folder, progress=progress
+            )
             inputs = replace(inputs, folds=train_folds(job, inputs, folder, progress=progress))
             with folder.phase("search"):
                 evaluator = make_evaluator(job, inputs)

@@ -10,8 +10,9 @@ import numpy as np
 
 from rlnas.errors import LatencyTableError, RunFolderError
 from rlnas.history import History
-from rlnas.latency import LatencyTable
+from rlnas.latency import LatencyTable, PrecisionTables
 from rlnas.latency.regime import find_regime
+from rlnas.precision_space import PrecisionSpace
 from rlnas.protocols import Problem
 from rlnas.rewards import LatencyTarget
 from rlnas.run.folder import RunFolder, read_json
@@ -67,8 +68,12 @@ def propose(run: str | Path, target_ratio: float, n: int = 1) -> list[Proposal]:
     folder = RunFolder(Path(run))
     folder.check()
     _check_policy(folder)
-    latency = LatencyTable.load(folder.latency)
-    space = _space(folder, latency)
+    table = LatencyTable.load(folder.latency)
+    space: LayerwiseSpace | PrecisionSpace = _space(folder, table)
+    latency: LatencyTable | PrecisionTables = table
+    if folder.precisions.is_dir():
+        latency = PrecisionTables.load(folder.precisions)
+        space = PrecisionSpace(space, latency.by_speed)
     full_ms = full_latency(space, latency)
     target_ms = target_ratio * full_ms
     check_reachable(target_ms, space, latency)
@@ -113,12 +118,16 @@ def _space(folder: RunFolder, latency: LatencyTable) -> LayerwiseSpace:
     )
 
 
-def _importance(folder: RunFolder, space: LayerwiseSpace) -> npt.NDArray[np.float64] | None:
+def _importance(
+    folder: RunFolder, space: LayerwiseSpace | PrecisionSpace
+) -> npt.NDArray[np.float64] | None:
     """Importance of the blocks, from what lies beside the weights: these need not be loaded."""
     stored = read_json(folder.supernet / STATE_FILE).get("block_importance")
     if stored is None:
         return None
     importance = np.array(stored, dtype=np.float64).reshape(-1)
+    if isinstance(space, PrecisionSpace):
+        importance = np.append(importance, 0.0)  # as `PrecisionEvaluator.importance`
     return importance if importance.shape == (len(space.nvec),) else None
 
 

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
+from rlnas.evaluation import FoldedEvaluator, PrecisionEvaluator, SupernetEvaluator
 from rlnas.loop import search
 from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.folder import FREE_TO_CHANGE
+from rlnas.run.inputs import full_latency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from rlnas.evaluation import Judge
     from rlnas.history import Result
     from rlnas.protocols import Controller
     from rlnas.run.folder import RunFolder
@@ -40,23 +42,18 @@ class Searched:
     n_first: int
 
 
-def make_evaluator(
-    job: Job, inputs: Inputs, *, precision: str = "auto"
-) -> SupernetEvaluator | FoldedEvaluator:
+def make_evaluator(job: Job, inputs: Inputs, *, precision: str = "auto") -> Judge:
     """What judges subnets: the same for the search and for its controls."""
     supernet, task, latency = inputs.supernet, inputs.task, inputs.latency
+    if job.precisions:
+        return PrecisionEvaluator(supernet, task, latency, job.precisions)
     if task.n_folds:
         return FoldedEvaluator(supernet, inputs.folds, task, latency, precision=precision)
     return SupernetEvaluator(supernet, task, latency, racing=job.racing, precision=precision)
 
 
 def run_search(
-    job: Job,
-    inputs: Inputs,
-    evaluator: SupernetEvaluator | FoldedEvaluator,
-    folder: RunFolder,
-    *,
-    progress: bool,
+    job: Job, inputs: Inputs, evaluator: Judge, folder: RunFolder, *, progress: bool
 ) -> Searched:
     """Let the controller search; the history lies in the folder, and beside it what it has cost."""
     spent_before = read_cost(folder)
@@ -100,7 +97,7 @@ def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool)
 def _search(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator | FoldedEvaluator,
+    evaluator: Judge,
     controller: Controller,
     path: Path,
     *,
@@ -127,6 +124,7 @@ def _search(
             budget=job.budget,
             seed=job.seed,
             path=path,
+            reference_ms=full_latency(inputs.space, inputs.latency),
             target_ratios=job.target_ratios,
             resume=True,  # the folder has made sure that what lies there is this job's
             settings=settings,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlnas.data.hub import hub_address, is_hub_name
-from rlnas.latency import describe_device
+from rlnas.evaluation import SupernetEvaluator
+from rlnas.latency import PrecisionTables, describe_device
 from rlnas.pareto import is_pareto_optimal
 from rlnas.run.accounting import read_cost
 from rlnas.run.inputs import full_latency
+from rlnas.run.precisions import describe_precisions
 from rlnas.run.searching import make_evaluator
 from rlnas.scores import score, score_interval
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rlnas.deploy import Certificate
-    from rlnas.evaluation import FoldedEvaluator, SupernetEvaluator
+    from rlnas.evaluation import Judge
     from rlnas.history import Result
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.folder import RunFolder
@@ -71,7 +73,7 @@ def describe_model(
 def describe_run(
     job: Job,
     inputs: Inputs,
-    evaluator: SupernetEvaluator | FoldedEvaluator,
+    evaluator: Judge,
     result: Result,
     measured: Sequence[MeasuredTrial],
     folder: RunFolder,
@@ -118,6 +120,11 @@ def describe_run(
         "pareto": front,
         "latency_model": _latency_model(inputs),
         "regime": inputs.regime and {**inputs.regime.to_dict(), "sentence": str(inputs.regime)},
+        **(
+            {"precisions": describe_precisions(inputs.latency, result.trials)}
+            if isinstance(inputs.latency, PrecisionTables)
+            else {}
+        ),
         "last64_mean_reward": float(np.mean(result.episode_rewards[-LAST_EPISODES:])),
         "item_passes": item_passes(job, folder),
         "seconds": total_seconds(folder),
@@ -142,7 +149,7 @@ def _was_fine_tuned(folder: RunFolder) -> bool:
 
 def _latency_model(inputs: Inputs) -> dict[str, Any]:
     """The table's error; of the controls only the mean one, as ``latency.json`` holds them whole."""
-    table = inputs.latency
+    table = inputs.table
     values: dict[str, Any] = {}
     if table.error is not None:
         values = table.error.to_dict()
@@ -152,9 +159,7 @@ def _latency_model(inputs: Inputs) -> dict[str, Any]:
     return {**values, "notes": list(table.notes), "foreign_note": table.foreign_note}
 
 
-def _evaluation(
-    job: Job, evaluator: SupernetEvaluator | FoldedEvaluator, folder: RunFolder
-) -> dict[str, Any]:
+def _evaluation(job: Job, evaluator: Judge, folder: RunFolder) -> dict[str, Any]:
     """What the search spent on judging subnets, and how it did that."""
     racing = job.racing
     return {
@@ -167,7 +172,10 @@ def _evaluation(
 
 def _accuracy_float32(job: Job, inputs: Inputs, config: SubnetConfig) -> float:
     """The chosen subnet judged again in full precision: shared weights, search split, no race."""
-    exact = make_evaluator(job, inputs, precision="float32")
+    if job.precisions:
+        exact: Judge = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, precision="float32")
+    else:
+        exact = make_evaluator(job, inputs, precision="float32")
     return score(inputs.task.metric, inputs.task.search.labels, exact.predict([config])[0])
 
 
@@ -185,11 +193,9 @@ def _search_view(chosen: MeasuredTrial, goal: Goal) -> dict[str, Any]:
     }
 
 
-def _front(
-    measured: Sequence[MeasuredTrial], evaluator: SupernetEvaluator | FoldedEvaluator, inputs: Inputs
-) -> list[dict[str, Any]]:
+def _front(measured: Sequence[MeasuredTrial], evaluator: Judge, inputs: Inputs) -> list[dict[str, Any]]:
     """The measured subnets that no other measured one beats, by ascending latency."""
-    tail_ratio = inputs.latency.tail_ratio  # 1 where the median is what counts
+    tail_ratio = inputs.table.tail_ratio  # 1 where the median is what counts
     costs = [(entry.timing.median_ms, -entry.trial.metrics.accuracy) for entry in measured]
     optimal = is_pareto_optimal(costs)
     front = [entry for entry, is_optimal in zip(measured, optimal, strict=True) if is_optimal]
@@ -216,7 +222,7 @@ def _front(
 
 
 def _intervals(
-    front: Sequence[MeasuredTrial], evaluator: SupernetEvaluator | FoldedEvaluator, inputs: Inputs
+    front: Sequence[MeasuredTrial], evaluator: Judge, inputs: Inputs
 ) -> list[tuple[float, float]]:
     """Of the accuracies on the search split: as the search found them, else by a bootstrap now."""
     known = [entry.trial.metrics.accuracy_ci for entry in front]

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rlnas.errors import DeviceError, MissingDependencyError, first_line
+from rlnas.precision import INT8_BLOCKS
 from rlnas.runtime.eager import first_tensor
+from rlnas.runtime.onnx_int8 import check_int8, save_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, SessionOptions
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16", *INT8_BLOCKS)
 """Number formats that ONNX Runtime has kernels for; on a CPU it computes float16 in float32."""
 
 
@@ -33,16 +35,19 @@ def check_onnxruntime(device: str, dtype: str) -> None:
 
     Args:
         device: ``"cpu"`` or a CUDA device.
-        dtype: Number format of the weights.
+        dtype: Number format, one of `rlnas.precision.PRECISIONS`.
 
     Raises:
         MissingDependencyError: If one of its packages is not installed.
-        DeviceError: If it has no kernels for the number format, or was built without CUDA.
+        DeviceError: If it has no kernels for the number format, was built without CUDA, or int8 is asked
+            for on a GPU.
     """
     if dtype not in DTYPES:
         raise DeviceError(
-            f"mode='onnxruntime' runs {' and '.join(DTYPES)}, but got dtype={dtype!r}; use dtype='float32'"
+            f"mode='onnxruntime' runs {', '.join(DTYPES)}, but got dtype={dtype!r}; use dtype='float32'"
         )
+    if dtype in INT8_BLOCKS:
+        check_int8(device, dtype)
     check_packages("mode='onnxruntime'")
     import onnxruntime
 
@@ -70,11 +75,18 @@ def check_packages(what: str, packages: tuple[str, ...] = PACKAGES) -> None:
         )
 
 
-def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callable[[], Tensor]:
+def onnx_call(
+    module: nn.Module, inputs: Mapping[str, Tensor | None], precision: str | None = None
+) -> Callable[[], Tensor]:
     """A call that runs a module in ONNX Runtime, on one thread of a CPU or on a GPU.
 
     Inputs and output stay where they are: values written into the tensors of `inputs` later count,
     and every call overwrites the result of the one before.
+
+    Args:
+        module: In the number format that it is stored in.
+        inputs: What its `forward` takes, by name; at least one tensor.
+        precision: One of `rlnas.precision.INT8_BLOCKS`, or None to compute as it is stored.
 
     Raises:
         DeviceError: If the module cannot be exported, or ONNX Runtime does not take it.
@@ -83,7 +95,7 @@ def onnx_call(module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callabl
     with tempfile.TemporaryDirectory(prefix="rlnas-onnx-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         try:
-            write_graph(module, inputs, path)
+            write_graph(module, inputs, path, precision=precision)
             session = open_session(path, _providers(given))
             _check_provider(session, given)
         except Exception as error:  # the exporter's and the runtime's classes share no parent of their own
@@ -130,6 +142,7 @@ def write_graph(
     output_name: str = "output",
     dynamic: Mapping[int, str] | None = None,
     external_data: bool = True,
+    precision: str | None = None,
 ) -> None:
     """Write a module as an ONNX file.
 
@@ -141,6 +154,7 @@ def write_graph(
         dynamic: Axes of all inputs that may have another size than the traced one, with their names.
         external_data: Whether the weights lie beside the file, under its name and ``.data``: a file
             of 2 GB or more cannot hold them.
+        precision: One of `rlnas.precision.INT8_BLOCKS`, or None to compute as it is stored.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     axes = None if dynamic is None else (tuple(dict(dynamic) for _ in given),)
@@ -155,8 +169,11 @@ def write_graph(
             dynamo=True,
             verbose=False,
         )
-        _forget_places(program)
-        program.save(str(path), external_data=external_data)  # type: ignore[union-attr]  # only None without dynamo
+        if precision is None:
+            _forget_places(program)
+            program.save(str(path), external_data=external_data)  # type: ignore[union-attr]  # only None without dynamo
+        else:
+            save_int8(program, path, precision)  # type: ignore[arg-type]  # likewise
 
 
 def _forget_places(program: Any) -> None:  # noqa: ANN401 - an ONNXProgram, which may be None for types
@@ -183,7 +200,7 @@ def quantize_graph(source: Path, target: Path) -> None:
 
         # The exporter leaves transpositions of large weights in the graph, and what is no weight stays
         # in float32; the runtime folds them.
-        folded, options = Path(folder) / "folded.onnx", _options()
+        folded, options = Path(folder) / "folded.onnx", session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
         if external:
@@ -209,7 +226,7 @@ def open_session(path: Path, providers: list[Any] | None = None) -> InferenceSes
     import onnxruntime
 
     return onnxruntime.InferenceSession(
-        str(path), _options(), providers=providers or ["CPUExecutionProvider"], enable_fallback=0
+        str(path), session_options(), providers=providers or ["CPUExecutionProvider"], enable_fallback=0
     )
 
 
@@ -226,7 +243,8 @@ def quiet_exporter() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _options() -> SessionOptions:
+def session_options() -> SessionOptions:
+    """One thread that does not spin."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlnas.errors import DeviceError
+from rlnas.precision import INT8_BLOCKS
 from rlnas.runtime.compiled import check_compiler, compiled_call
 from rlnas.runtime.cuda_graph import GraphMemory, graph_call
 from rlnas.runtime.eager import eager_call
@@ -25,7 +26,7 @@ def check_mode(mode: str, device: str, dtype: str = "float32") -> None:
     Args:
         mode: One of `rlnas.workload.MODES`.
         device: ``"cpu"``, or a CUDA device such as ``"cuda:0"``.
-        dtype: Number format of weights and activations.
+        dtype: Number format of weights and activations, one of `rlnas.precision.PRECISIONS`.
 
     Raises:
         ValueError: If the mode is another.
@@ -51,6 +52,7 @@ def prepare(
     mode: str,
     *,
     share: GraphMemory | None = None,
+    precision: str | None = None,
 ) -> Callable[[], Tensor]:
     """A call that runs a module on inputs as it will be served; it needs no further warm-up to be right.
 
@@ -62,23 +64,29 @@ def prepare(
         inputs: Tensors on the module's device, or None, by name; at least one tensor.
         mode: One of `rlnas.workload.MODES`.
         share: Memory that the CUDA graphs of several calls share; other modes make no use of it.
+        precision: One of `rlnas.precision.PRECISIONS`; None, or one that is no int8, computes in the number
+            format that the module is stored in.
 
     Raises:
-        ValueError: If the mode is another, or there is no tensor.
+        ValueError: If the mode is another, there is no tensor, or int8 is asked of another mode than
+            onnxruntime.
         DeviceError: If the mode cannot run on the device, or the module cannot run in the mode.
         MissingDependencyError: If a package that it needs is not installed.
     """
     tensor = next((value for value in inputs.values() if value is not None), None)
     if tensor is None:
         raise ValueError(f"inputs must hold at least one tensor, but got inputs={dict(inputs)}")
+    int8 = precision if precision in INT8_BLOCKS else None
+    if int8 is not None and mode != "onnxruntime":
+        raise ValueError(f"precision={int8!r} needs mode='onnxruntime', but got mode={mode!r}")
     if mode != "cuda_graph":  # which finds out by itself whether anything ran on a GPU
         dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
-        check_mode(mode, str(tensor.device), str(dtype).removeprefix("torch."))
+        check_mode(mode, str(tensor.device), int8 or str(dtype).removeprefix("torch."))
     module.eval()
     if mode == "compiled":
         return compiled_call(module, inputs)
     if mode == "cuda_graph":
         return graph_call(module, inputs, share)
     if mode == "onnxruntime":
-        return onnx_call(module, inputs)
+        return onnx_call(module, inputs, int8)
     return eager_call(module, inputs)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rlnas.errors import CheckpointError
+from rlnas.errors import CheckpointError, InvalidSubnetError
+from rlnas.precision import stored_as
 from rlnas.runtime import GraphMemory, check_mode, prepare
 from rlnas.space import LayerConfig, SubnetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rlnas.space import ModelShape
     from rlnas.supernet.modeling_subnet import Embeddings, SubnetModel
@@ -45,14 +46,14 @@ def inference_calls(
     """Calls of a whole model, one per request of the workload, run in its mode; they do not wait.
 
     Args:
-        module: In the workload's number format, on the device.
+        module: In the number format that the workload's is made from, on the device.
         workload: What is asked of it.
         device: Where it runs.
         vocab_size: Tokens that may be asked.
     """
     memory = GraphMemory()
     return [
-        prepare(module, inputs, workload.mode, share=memory)
+        prepare(module, inputs, workload.mode, share=memory, precision=workload.dtype)
         for inputs in example_inputs(vocab_size, workload, device)
     ]
 
@@ -79,7 +80,7 @@ class TimedModel:
         self._supernet = supernet
         self._workload = workload
         self._device = device
-        self._dtype: torch.dtype = getattr(torch, workload.dtype)
+        self._dtype: torch.dtype = getattr(torch, stored_as(workload.dtype))
         self._inputs = example_inputs(supernet.model.config.vocab_size, workload, device)
         self._memory = GraphMemory()
         self._embeddings: Embeddings | None = None
@@ -127,7 +128,8 @@ class TimedModel:
         return calls
 
     def _prepare(self, module: nn.Module, inputs: Mapping[str, Tensor | None]) -> Callable[[], object]:
-        return prepare(module, inputs, self._workload.mode, share=self._memory)
+        workload = self._workload
+        return prepare(module, inputs, workload.mode, share=self._memory, precision=workload.dtype)
 
     def _extract(self, config: SubnetConfig) -> SubnetModel:
         """A stand-alone subnet; the embeddings, most of a small one's memory, are shared by all."""
@@ -137,6 +139,60 @@ class TimedModel:
             self._embeddings = model.embeddings
         model.embeddings = self._embeddings
         return model
+
+
+class TimedPrecisions:
+    """A supernet whose subnets are run each in its precision, in the form in which that is served.
+
+    Args:
+        supernet: As of `TimedModel`.
+        workload: What is asked of the full model, and of configs that name no precision.
+        precisions: Those that configs may have.
+        device: Where they run.
+
+    Raises:
+        CheckpointError: As `TimedModel`.
+        DeviceError: If a precision does not run on the device or in the workload's mode.
+        MissingDependencyError: If its packages are not installed.
+    """
+
+    def __init__(
+        self, supernet: Supernet, workload: Workload, precisions: Sequence[str], device: str = "cpu"
+    ) -> None:
+        self._reference = TimedModel(supernet, workload, device)
+        self._models = {
+            precision: TimedModel(supernet, workload.in_precision(precision), device)
+            for precision in precisions
+        }
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes of the full model."""
+        return self._reference.shape
+
+    @property
+    def stack_size(self) -> int:
+        """Blocks that a call of `block_calls` runs."""
+        return self._reference.stack_size
+
+    def model_calls(self, config: SubnetConfig) -> list[Callable[[], object]]:
+        """One forward pass of a subnet in its precision, for each request of the workload.
+
+        Raises:
+            InvalidSubnetError: If it has another precision than those given.
+        """
+        if config.precision is None:
+            return self._reference.model_calls(config)
+        if config.precision not in self._models:
+            raise InvalidSubnetError(
+                f"subnets are timed in {', '.join(self._models)} here, "
+                f"but got precision={config.precision!r}"
+            )
+        return self._models[config.precision].model_calls(config)
+
+    def block_calls(self, kind: str, size: int) -> list[Callable[[], object]]:
+        """As `TimedModel.block_calls`, in the workload's own precision."""
+        return self._reference.block_calls(kind, size)
 
 
 class _Stack(nn.Module):

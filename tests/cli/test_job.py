@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from rlnas.cli import main
-from rlnas.cli.job import CONTROLLERS, make_controller, make_racing
+from rlnas.cli.job import CONTROLLERS, make_controller, make_racing, parse_precisions
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.knapsack import KnapsackController
 from rlnas.controllers.local import LocalSearchController
@@ -19,6 +19,25 @@ from rlnas.run.folder import read_json
 
 def test_the_command_line_asks_for_the_same_as_python(world, finished):
     assert read_json(finished / "config.json") == world.job().settings()
+
+
+def test_precisions_are_read_as_people_write_them():
+    assert parse_precisions("float32, int8") == ("float32", "int8")
+    assert parse_precisions(None) == ()
+
+
+@pytest.mark.parametrize(
+    ("precisions", "message"),
+    [
+        ("float32,int4", "a precision must be one of float32, .*, but got 'int4'"),
+        ("bfloat16,int8", "dtype='float32', so precisions must hold it, but got bfloat16, int8; .*--dtype"),
+    ],
+)
+def test_precisions_that_make_no_sense_are_refused_before_any_work(refused, tmp_path, precisions, message):
+    refused(
+        ["search", "--precisions", precisions, "--device", "cpu", "--out", str(tmp_path / "run")], message
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_controllers_by_name(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -16,8 +17,10 @@ from rlnas.controllers.knapsack import (
     solve_knapsack,
 )
 from rlnas.controllers.start import InformedStart
+from rlnas.env import Guide
 from rlnas.errors import ControllerError, InfeasibleTargetError
 from rlnas.loop import search
+from rlnas.precision_space import PrecisionSpace
 from rlnas.protocols import Problem
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty
 from rlnas.space import LayerOptions, LayerwiseSpace, ModelShape, UniformSpace
@@ -272,3 +275,49 @@ def test_a_batch_has_at_least_one_proposal():
 @pytest.mark.parametrize("start", [None, InformedStart()], ids=["plain", "informed"])
 def test_it_keeps_the_laws_of_controllers(start):
     check_controller(KnapsackController(start=start))
+
+
+PACES = {"int8": 0.25, "float32": 1.0}
+WITH_PRECISION = PrecisionSpace(LayerwiseSpace((LayerOptions((0, 1, 2), (0, 1, 2)),) * 2), tuple(PACES))
+
+
+def paced(configs):
+    """Latencies that add up in each precision alone."""
+    sizes = [
+        sum(3 * layer.num_attention_heads + layer.intermediate_size for layer in c.layers) for c in configs
+    ]
+    return [PACES[c.precision] * (2.0 + size) for c, size in zip(configs, sizes, strict=True)]
+
+
+def kept(configs):
+    """Importance, whatever the precision."""
+    return [
+        float(sum(5 * layer.num_attention_heads + 2 * layer.intermediate_size for layer in c.layers))
+        for c in configs
+    ]
+
+
+def test_with_a_precision_the_optimum_of_every_latency_is_found():
+    problem = Problem(WITH_PRECISION, LinearPenalty(), latency=paced, kept_importance=kept)
+    sums = KnownSums.of(problem)
+    actions = np.array(list(itertools.product(*(range(n) for n in WITH_PRECISION.nvec))))
+    configs = [WITH_PRECISION.decode(action) for action in actions.tolist()]
+    latencies, worths = np.array(paced(configs)), np.array(kept(configs))
+    frontier = sums.frontier()
+    np.testing.assert_allclose(
+        paced([WITH_PRECISION.decode(a) for a in frontier.actions.tolist()]), frontier.costs
+    )
+    for target in np.quantile(latencies, [0.1, 0.4, 0.8]):
+        best = frontier.values[frontier.best(target)]
+        assert best == pytest.approx(worths[latencies <= target].max())
+        ranked = [WITH_PRECISION.decode(a) for a in list(sums.best_first(target))]
+        assert len(ranked) == (latencies <= target).sum()
+        assert kept(ranked) == sorted(kept(ranked), reverse=True)
+        assert max(paced(ranked)) <= target * (1 + 1e-9)
+
+
+def test_a_guide_shows_costs_in_the_fastest_precision_and_what_the_slower_adds():
+    guide = Guide(Problem(WITH_PRECISION, LinearPenalty(), latency=paced))
+    np.testing.assert_allclose(guide.cost_ms[0], [0.0, 0.75, 1.5])
+    full = paced([replace(WITH_PRECISION.largest(), precision=p) for p in PACES])
+    assert guide.cost_ms[-1].max() == pytest.approx(full[1] - full[0])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from rlnas.controllers.knapsack import KnownSums
 from rlnas.controllers.start import InformedStart
 from rlnas.errors import InfeasibleTargetError
+from rlnas.precision_space import PrecisionSpace
 from rlnas.protocols import Problem
 from rlnas.rewards import LatencyTarget
 from rlnas.space import ChoiceSpace, LayerConfig, LayerOptions, LayerwiseSpace, ModelShape, UniformSpace
@@ -165,3 +168,20 @@ def test_an_unreachable_target_is_refused():
 def test_numbers_are_not_negative(name):
     with pytest.raises(ValueError, match=f"{name}=-1"):
         InformedStart(**{name: -1})
+
+
+def test_with_a_precision_uniform_members_come_in_each_and_optima_in_the_fastest():
+    paces = {"int8": 0.5, "float32": 1.0}
+    task = additive_task(PER_BLOCK, seed=3)
+
+    def latency(configs):
+        plain = task.latency([replace(config, precision=None) for config in configs])
+        return [paces[config.precision] * ms for config, ms in zip(configs, plain, strict=True)]
+
+    space = PrecisionSpace(PER_BLOCK, tuple(paces))
+    problem = problem_of(space, 4.0, latency=latency, importance=np.append(task.importance, 0.0))
+    uniform = actions_of(replace(NOTHING, n_uniform=8), problem)[2:]
+    assert {action[-1] for action in uniform} == {0, 1}
+    optima = actions_of(replace(NOTHING, n_knapsack=4), problem)[2:]
+    assert optima
+    assert {action[-1] for action in optima} == {0}

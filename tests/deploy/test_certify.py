@@ -27,6 +27,7 @@ from rlnas.deploy.certify import MAX_SECONDS, N_ROUNDS, _in_like_code, certify
 from rlnas.deploy.export import export
 from rlnas.deploy.loading import load
 from rlnas.deploy.plain import plain_model
+from rlnas.deploy.serving import predict_as_served
 from rlnas.errors import CheckpointError, DeviceError, EvaluationError
 from rlnas.latency import Timing
 from rlnas.scores import score, score_interval
@@ -382,7 +383,7 @@ def test_a_model_that_cannot_run_the_requests_is_named_before_it_is_judged(
     reason: str,
     is_judged: bool,
 ):
-    monkeypatch.setattr(certify_module, "predict", None)
+    monkeypatch.setattr(certify_module, "predict_as_served", None)
     monkeypatch.setattr(certify_module, "measure", None)
     supernet, model = supernets("bert", task), make()
     message = f"the model '{type(model).__name__}' cannot run a request of batch 2 x 8 tokens: .*{reason}"
@@ -416,3 +417,38 @@ def test_the_largest_of_classes_hides_no_nan(supernets: Supernets, task: Task):
         broken.head.out.bias[1] = np.nan
     with pytest.raises(EvaluationError, match="24 of 24 predictions of 'SubnetModel' are not finite"):
         certify((broken, supernet.tokenizer), baseline=supernet, task=task, **QUICK)
+
+
+# A model in another precision than its baseline
+
+
+def test_a_model_is_judged_and_timed_in_its_own_precision(supernets: Supernets, task: Task):
+    supernet = supernets("bert", task)
+    served = WORKLOAD.in_precision("bfloat16")
+    certificate = certify(supernet, baseline=supernet, task=task, model_workload=served, **QUICK)
+    assert certificate.workload == WORKLOAD
+    assert certificate.subnet_workload == served
+    assert certificate.to_dict()["subnet_workload"] == served.to_dict()
+    assert "served    the subnet in bfloat16, eager; judged and timed so" in str(certificate)
+    same = certify(supernet, baseline=supernet, model_workload=WORKLOAD, **QUICK)
+    assert same.subnet_workload is None
+
+
+@pytest.mark.slow
+def test_a_model_in_int8_is_judged_by_onnx_runtime(supernets: Supernets, task: Task):
+    pytest.importorskip("onnxruntime")
+    supernet = supernets("bert", task)
+    certificate = certify(
+        supernet, baseline=supernet, task=task, model_workload=WORKLOAD.in_precision("int8"), **QUICK
+    )
+    encoded = supernet.encode(task.final)
+    predicted = predict_as_served(supernet.model, encoded, "int8")
+    assert certificate.subnet.accuracy == pytest.approx((predicted == task.final.labels).mean())
+
+
+def test_other_requests_for_the_model_are_refused(supernets: Supernets, task: Task):
+    supernet = supernets("bert", task)
+    with pytest.raises(
+        ValueError, match=r"same requests, but got .*batch 2 x 8 .*model_workload=\[batch 3 x 8"
+    ):
+        certify(supernet, baseline=supernet, model_workload=replace(WORKLOAD, batch_size=3), **QUICK)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from rlnas.deploy.export import _version, export
-from rlnas.deploy.files import CONFIG_FILE, MODEL_FILE
+from rlnas.deploy.files import CONFIG_FILE, FILES, MODEL_FILE
 from rlnas.deploy.forms import read_forms
 from rlnas.deploy.loading import load
+from rlnas.deploy.onnx_file import OnnxModel
 from rlnas.deploy.origin import DataFacts, Origin
 from rlnas.errors import InvalidSubnetError, RunFolderError
 from rlnas.space import LayerConfig, SubnetConfig
@@ -360,3 +362,28 @@ def test_the_card_of_an_export_names_versions_and_full_sizes(exported: Path):
     assert re.search(r"## Made with\n\nrlnas .*, torch .*, transformers 5", card)
     assert "| 1 | 1 of 4 | 24 of 48 |" in card
     assert _version("no-such-package") == "not installed"
+
+
+def test_the_card_says_in_which_precision_to_serve(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path
+):
+    chosen = replace(SUBNET, precision="bfloat16")
+    export(supernets("bert", task), chosen, tmp_path / "model")
+    assert (
+        "served in bfloat16: load it with `dtype=torch.bfloat16`."
+        in (tmp_path / "model" / "README.md").read_text()
+    )
+    assert SubnetConfig.from_json((tmp_path / "model" / CONFIG_FILE).read_text()) == chosen
+
+
+@pytest.mark.slow
+def test_a_model_in_int8_brings_its_graph(
+    supernets: Callable[[str, Task], Supernet], task: Task, tmp_path: Path
+):
+    pytest.importorskip("onnxruntime")
+    export(supernets("bert", task), replace(SUBNET, precision="int8"), tmp_path / "model")
+    served = OnnxModel(tmp_path / "model" / FILES["onnx-int8"])
+    ids = np.array([[2, 6, 7, 3]])
+    assert served(ids, np.ones_like(ids)).shape == (1, 3)
+    assert [form.name for form in read_forms(tmp_path / "model")] == ["hf", "onnx-int8"]
+    assert "run `model_int8.onnx` in ONNX Runtime" in (tmp_path / "model" / "README.md").read_text()

@@ -49,7 +49,7 @@ def test_the_halves_of_attention_are_the_block_on_each_item(supernet, blocks, si
     with torch.inference_mode():
         inner = blocks.inner(2, hidden, size, pack.layout)
         assert inner.shape == (pack.layout.n_tokens, blocks.width(2, size)) == (len(hidden), 8 * size)
-        whole = by_item(blocks.outer(2, hidden, inner), pack.layout)
+        whole = by_item(blocks.outer(2, hidden, inner, pack.layout), pack.layout)
         for item, found in zip(by_item(hidden, pack.layout), whole, strict=True):
             assert tiny.largest_gap(found, block(item, None, size)) < 1e-5
 
@@ -61,7 +61,9 @@ def test_the_halves_of_an_ffn_are_the_block(supernet, blocks, size):
     with torch.inference_mode():
         inner = blocks.inner(5, hidden, size, pack.layout)
         assert inner.shape == (len(hidden), size)
-        assert torch.equal(blocks.outer(5, hidden, inner), supernet.model.layers[2].ffn(hidden, size))
+        assert torch.equal(
+            blocks.outer(5, hidden, inner, pack.layout), supernet.model.layers[2].ffn(hidden, size)
+        )
 
 
 def test_logits_of_a_pack_are_those_of_each_item(supernet, blocks):
@@ -112,7 +114,8 @@ def test_the_inner_half_of_a_narrow_block_is_the_beginning_of_a_wider_one_bit_fo
                         shared = widest[:, : blocks.width(depth, size)]
                         assert torch.equal(alone, shared)
                         assert torch.equal(
-                            blocks.outer(depth, hidden, alone), blocks.outer(depth, hidden, shared)
+                            blocks.outer(depth, hidden, alone, pack.layout),
+                            blocks.outer(depth, hidden, shared, pack.layout),
                         )
                         n_compared += 1
     assert n_compared > 50
@@ -140,7 +143,7 @@ def test_operations_are_those_of_the_matrix_products(wide, monkeypatch, depth, s
     hidden = hidden_of(pack.layout, 128)
     inner = blocks.inner(depth, hidden, size, pack.layout)
     assert counted == blocks.inner_flops(depth, size, pack.layout) > 0
-    blocks.outer(depth, hidden, inner)
+    blocks.outer(depth, hidden, inner, pack.layout)
     assert counted == blocks.flops(depth, size, pack.layout)
     assert blocks.outer_flops(depth, size, pack.layout) > 0
 

@@ -65,6 +65,11 @@ def test_inputs_without_a_tensor_are_refused():
         prepare(Narrow(), {"mask": None}, "eager")
 
 
+def test_int8_is_for_onnx_runtime_alone():
+    with pytest.raises(ValueError, match="precision='int8' needs mode='onnxruntime', but got mode='eager'"):
+        prepare(Narrow(), {"x": X}, "eager", precision="int8")
+
+
 def test_what_a_mode_cannot_run_is_refused_before_it_is_built(monkeypatch):
     with pytest.raises(DeviceError, match="dtype='bfloat16'"):
         prepare(Narrow().bfloat16(), {"x": X.bfloat16()}, "onnxruntime")

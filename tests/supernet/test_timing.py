@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 
-from rlnas.errors import CheckpointError, DeviceError
+from rlnas.errors import CheckpointError, DeviceError, InvalidSubnetError
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet import Supernet
-from rlnas.supernet.timing import TimedModel, example_inputs, inference_calls
+from rlnas.supernet.timing import TimedModel, TimedPrecisions, example_inputs, inference_calls
 from rlnas.workload import Workload
 
 WORKLOAD = Workload(batch_size=2, seq_len=9)
@@ -103,6 +105,20 @@ def test_even_a_subnet_without_layers_can_be_timed(bert):
     assert model.shape == bert.shape
     empty = SubnetConfig((LayerConfig(0, 0),) * tiny.NUM_LAYERS)
     assert model.model_calls(empty)[0]().shape == (2, 3)
+
+
+def test_each_subnet_is_timed_in_its_precision(bert):
+    models = TimedPrecisions(bert, WORKLOAD, ("float32", "bfloat16"))
+    full = bert.shape.full
+    dtypes = [
+        models.model_calls(replace(full, precision=precision))[0]().dtype
+        for precision in (None, "float32", "bfloat16")
+    ]
+    assert dtypes == [torch.float32, torch.float32, torch.bfloat16]
+    assert (models.shape, models.stack_size) == (bert.shape, tiny.NUM_LAYERS)
+    assert models.block_calls("ffn", 5)[0]().dtype == torch.float32
+    with pytest.raises(InvalidSubnetError, match="float32, bfloat16 here, but got precision='int8'"):
+        models.model_calls(replace(full, precision="int8"))
 
 
 def test_another_kind_of_block_is_refused(bert):

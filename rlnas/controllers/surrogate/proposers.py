@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rlnas.additive import AdditiveModel
-from rlnas.controllers.knapsack import best_first
+from rlnas.additive import AdditiveModel, SplitModel, seen_sums
+from rlnas.controllers.knapsack import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,12 +206,11 @@ class KnapsackProposer(_OnSurrogate):
         """The n subnets of the greatest sums of main effects, the best first."""
         budget = self._knowledge.budget
         effects = self._knowledge.main_effects()
-        base, costs = 0.0, tuple(np.zeros(len(part)) for part in effects)
+        latency: AdditiveModel | SplitModel
+        latency = AdditiveModel(0.0, tuple(np.zeros(len(part)) for part in effects))
         if budget.is_known:
-            sums = AdditiveModel.probe(self._knowledge.space, self._latencies)
-            base, costs = sums.base, sums.parts
-        capacity = np.inf if np.isnan(target_ms) else target_ms - base
-        found = list(islice(best_first(effects, costs, capacity), n))
+            latency = seen_sums(self._knowledge.space, self._latencies)
+        found = list(islice(ranked(effects, latency, np.inf if np.isnan(target_ms) else target_ms), n))
         shaped = np.array(found, dtype=np.int64).reshape(-1, len(self._nvec))
         # Where latencies do not add up, some are slower.
         return shaped if np.isnan(target_ms) else self._sampler.repair(shaped, target_ms)
