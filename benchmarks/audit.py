@@ -2,9 +2,9 @@
 
 Random checkpoints of the four families; random subnets with blocks and layers dropped, each exported
 and audited beside its supernet: masked, sliced, extracted, reloaded by stock transformers, ONNX and the
-program of torch.export, on texts and on random tokens of all lengths. Then sabotages of one model of each family, which have to fail
-with the sentence that is meant for them. An audit takes seconds, so each is written down as it ends, and
-what stands in `--cells` is not audited again.
+program of torch.export, on texts and on random tokens of all lengths. Then sabotages of one model of each
+family, which have to fail with the sentence that is meant for them. An audit takes seconds, so each is
+written down as it ends, and what stands in `--cells` is not audited again.
 """
 
 from __future__ import annotations
