@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compression_figures import FULL, TRAINED
 from benchmarks.quality_figures import OVERALL, SYNTHETIC
 from rlnas.report import format_table, read_summary
 
@@ -24,7 +25,10 @@ def main() -> None:
     """Replace what stands between the marks."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--table", choices=["demo", "evaluation", "latency", "search"], default="demo", help="which table"
+        "--table",
+        choices=["demo", "evaluation", "latency", "search", "compression"],
+        default="demo",
+        help="which table",
     )
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder of the demo table")
     parser.add_argument(
@@ -39,6 +43,8 @@ def main() -> None:
         block = evaluation_table([line for line in lines if "us_per_token_all" in line["figures"]][-1])
     elif options.table == "latency":
         block = latency_table(_lines(options.results or RESULTS / "latency_model.jsonl"))
+    elif options.table == "compression":
+        block = compression_table(_lines(options.results or RESULTS / "compression.jsonl")[-1])
     else:
         lines = _lines(options.results or RESULTS / "search_quality.jsonl")
         single, several = (_with_part(part, lines) for part in ("single", "one"))
@@ -153,6 +159,59 @@ def search_table(line: dict[str, Any], several: dict[str, Any]) -> str:
         f"{', '.join(figures['commits'])}."
     )
     return "\n".join([*rows, note])
+
+
+def compression_table(line: dict[str, Any]) -> str:
+    """Scores of every method by task and target, trained and without training; and who wins."""
+    figures, settings = line["figures"], line["settings"]
+    cells = {
+        (cell["task"], cell["target"], cell["method"], cell["training"]): cell for cell in figures["cells"]
+    }
+    columns = list(dict.fromkeys((cell["method"], cell["training"]) for cell in figures["cells"]))
+    columns.remove((FULL, TRAINED))
+    titles = [method if training == TRAINED else f"{method}, {training}" for method, training in columns]
+    rows = [f"| task | ratio | full | {' | '.join(titles)} |", "|---|---:|---:|" + "---:|" * len(columns)]
+    for task, target in dict.fromkeys(
+        (c["task"], c["target"]) for c in figures["cells"] if c["target"] < 1
+    ):
+        ratios = [c["latency_ratio"] for key, c in cells.items() if key[:2] == (task, target)]
+        texts = [f"{100 * cells[task, 1.0, FULL, TRAINED]['accuracy']:.1f}"]
+        for column in columns:
+            cell = cells.get((task, target, *column))
+            texts.append("-" if cell is None else f"{100 * cell['accuracy']:.1f}")
+        rows.append(f"| {task} | {min(ratios):.2f} to {max(ratios):.2f} | {' | '.join(texts)} |")
+    items = ", ".join(
+        f"{task} {cells[task, 1.0, FULL, TRAINED]['n_items']:,}"
+        for task in dict.fromkeys(cell["task"] for cell in figures["cells"])
+    )
+    note = (
+        "\nAccuracy in percent (cola: Matthews correlation) on the final split, validation and test "
+        f"pooled ({items} items), mean of {settings['seeds']} seed{'s' * (settings['seeds'] != 1)}; measured "
+        "latency over the full model's, at batch 1 x 64 tokens; "
+        f"{settings['train_items']:,} training items at most, {settings['full_epochs']} passes of the full "
+        f"model, {settings['epochs']} of a trained subnet. "
+        f"rlnas wins over all rivals in {figures['n_won']} of {figures['n_counted']} cells (lower end of "
+        "the paired 95 % interval above -0.5 points, mean not below 0): "
+        f"{_wins(figures['pairs'])}. {line['device']}, commits {', '.join(_commits(figures))}."
+    )
+    return "\n".join([*rows, note])
+
+
+def _wins(pairs: list[dict[str, Any]]) -> str:
+    """How many comparisons with each rival are won, and the mean difference."""
+    texts = []
+    for rival, training in dict.fromkeys((pair["rival"], pair["training"]) for pair in pairs):
+        own = [pair for pair in pairs if (pair["rival"], pair["training"]) == (rival, training)]
+        mean = sum(pair["difference_points"] for pair in own) / len(own)
+        name = rival if training == TRAINED else f"{rival}, {training}"
+        texts.append(
+            f"{sum(pair['win'] for pair in own)} of {len(own)} over {name} ({mean:+.1f} on average)"
+        )
+    return ", ".join(texts)
+
+
+def _commits(figures: dict[str, Any]) -> list[str]:
+    return sorted({commit for cell in figures["cells"] for commit in cell["commits"]})
 
 
 def _added_rows(title: str, against: dict[str, Any]) -> list[str]:

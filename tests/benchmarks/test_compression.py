@@ -159,3 +159,20 @@ def test_tasks_that_are_only_shown_do_not_count(figures_of):
     figures = figures_of([*cells, cell("uniform", answers(100), task="rte")])
     assert figures["pairs"][0]["win"]
     assert figures["n_counted"] == 0
+
+
+def test_the_readme_table_shows_every_method_beside_the_full_model(figures_of, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    table = importlib.import_module("benchmarks.readme_table").compression_table
+    cells = [
+        cell("full", answers(50), target=1.0),
+        cell("rlnas", answers(60)),
+        cell("uniform", answers(100)),
+    ]
+    cells.append(cell("rlnas", answers(70), training="training-free"))
+    settings = {"seeds": 1, "train_items": 3000, "full_epochs": 4, "epochs": 2}
+    text = table({"figures": figures_of(cells), "settings": settings, "device": "a CPU"})
+    assert "| task | ratio | full | rlnas | uniform | rlnas, training-free |" in text
+    assert "| sst2 | 0.50 to 0.50 | 95.0 | 94.0 | 90.0 | 93.0 |" in text
+    assert "in 1 of 1 cells" in text
+    assert "1 of 1 over uniform (+4.0 on average). a CPU, commits abc." in text
