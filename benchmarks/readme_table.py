@@ -186,8 +186,8 @@ def compression_table(line: dict[str, Any]) -> str:
     )
     note = (
         "\nAccuracy in percent (cola: Matthews correlation) on the final split, validation and test "
-        f"pooled ({items} items), mean of {settings['seeds']} seed{'s' * (settings['seeds'] != 1)}; measured "
-        "latency over the full model's, at batch 1 x 64 tokens; "
+        f"pooled ({items} items), mean of {settings['seeds']} seed{'s' * (settings['seeds'] != 1)}; "
+        "measured latency over the full model's, at batch 1 x 64 tokens; "
         f"{settings['train_items']:,} training items at most, {settings['full_epochs']} passes of the full "
         f"model, {settings['epochs']} of a trained subnet. "
         f"rlnas wins over all rivals in {figures['n_won']} of {figures['n_counted']} cells (lower end of "
