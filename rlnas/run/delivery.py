@@ -77,7 +77,7 @@ def deliver(
         measured = measure_trials(timed, _finalists_of(goals, result, inputs, evaluator), job.device)
     if job.schedule.repairs:
         with folder.phase("repair"):
-            worth = worth_repairing(_as_chosen(measured, inputs), [goal.target_ratio for goal in goals])
+            worth = worth_repairing(_as_chosen(measured, inputs), goals, evaluator.kept_importance)
             repaired = repaired_accuracies(job, inputs, worth, progress=progress)
         goals = [replace(goal, repaired=repaired) for goal in goals]
     models = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
@@ -11,27 +12,43 @@ from rlnas.run.folds import repaired_predictions
 from rlnas.scores import score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rlnas.run.choice import MeasuredTrial
+    from rlnas.run.goals import Goal
     from rlnas.run.inputs import Inputs
     from rlnas.run.job import Job
+    from rlnas.space import SubnetConfig
     from rlnas.trial import Trial
 
 
+N_REPAIRED = 3
+"""Finalists that are repaired for a goal: so many of highest reward, and so many that keep most importance."""
+
+
 def worth_repairing(
-    measured: Sequence[MeasuredTrial], target_ratios: Sequence[float | None]
+    measured: Sequence[MeasuredTrial],
+    goals: Sequence[Goal],
+    kept: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None,
 ) -> list[Trial]:
-    """The finalists that meet at least one target; all of them if there is a goal without one.
+    """The finalists that may win after a repair: for each goal the best of those that meet its target.
 
     Args:
         measured: The finalists.
-        target_ratios: At least one; the latencies aimed at over the full model's.
+        goals: What the run is to deliver.
+        kept: How much importance configs keep, or None where it is not known.
     """
-    targets = [target for target in target_ratios if target is not None]
-    if len(targets) < len(target_ratios):
-        return [entry.trial for entry in measured]
-    return [entry.trial for entry in measured if entry.ratio <= MARGIN * max(targets)]
+    chosen: set[int] = set()
+    for goal in goals:
+        limit = math.inf if goal.target_ratio is None else MARGIN * goal.target_ratio
+        meeting = [entry.trial for entry in measured if entry.ratio <= limit]
+        ranks = [[goal.judged(trial).reward for trial in meeting]]
+        if kept is not None and meeting:
+            ranks.append(list(kept([trial.config for trial in meeting])))
+        for values in ranks:
+            order = sorted(range(len(meeting)), key=lambda index: -values[index])
+            chosen |= {meeting[index].number for index in order[:N_REPAIRED]}
+    return [entry.trial for entry in measured if entry.trial.number in chosen]
 
 
 def repaired_accuracies(

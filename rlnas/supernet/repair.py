@@ -150,8 +150,11 @@ class _Moments:
         system = self.inputs + torch.diag(weights.to(self.inputs))
         # The smallest jitter keeps a system solvable in which inputs are zero or repeat each other.
         system.diagonal().add_(1e-12 * float(system.diagonal().max()))
-        change: Tensor = torch.linalg.solve(system, self.errors)
-        return change
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if int(failed):  # not positive definite to rounding
+            change: Tensor = torch.linalg.solve(system, self.errors)
+            return change
+        return torch.cholesky_solve(self.errors, factor)
 
     def gain(self, change: Tensor) -> float:
         """By how much a change lowers the sum of squared errors."""
