@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 N_REPAIRED = 3
-"""Finalists that are repaired for a goal: so many of highest reward, and so many that keep most importance."""
+"""Finalists repaired for a goal: so many of highest reward, and so many that keep most importance."""
 
 
 def worth_repairing(
