@@ -98,7 +98,8 @@ def _training(passes: Mapping[str, int] | None) -> tuple[str, ...]:
     told = ["the checkpoint was fine-tuned on the task when it came"]
     if passes["full_epochs"]:
         told = [f"the full model alone: {_passes(passes['full_epochs'])} over the training items"]
-    told.append(f"with weights shared among subnets: {_passes(passes['epochs'])}")
+    if passes["epochs"]:
+        told.append(f"with weights shared among subnets: {_passes(passes['epochs'])}")
     if passes["finish_epochs"]:
         told.append(f"this subnet alone, taught by the full one: {_passes(passes['finish_epochs'])}")
     if passes["repair_items"]:

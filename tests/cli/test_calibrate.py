@@ -104,7 +104,7 @@ def test_calibrate_takes_the_lengths_of_a_task(world, tmp_path, quick):
         (["--mode", "cuda_graph"], "mode='cuda_graph' needs a CUDA device"),
         (
             ["--mode", "onnxruntime", "--dtype", "bfloat16"],
-            "runs float32 and float16, but got dtype='bfloat",
+            "runs float32, float16, int8, int8_attention, int8_ffn, but got dtype='bfloat",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -15,9 +15,9 @@ from rlnas.run.folder import read_json
 def test_the_chosen_subnet_is_exported(finished, tmp_path, capsys):
     assert main(["export", str(finished), "--out", str(tmp_path / "small")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == f"model: {tmp_path / 'small'}"
+    assert printed[:2] == [f"copied: {finished / 'best'}", f"model: {tmp_path / 'small'}"]
     (form,) = read_forms(tmp_path / "small")
-    assert re.fullmatch(rf"model.safetensors, 0.\d MB: {re.escape(form.note)}", printed[1])
+    assert re.fullmatch(rf"model.safetensors, 0.\d MB: {re.escape(form.note)}", printed[2])
 
 
 def test_int8_is_told_with_what_it_costs(finished, tmp_path, capsys):

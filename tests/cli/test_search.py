@@ -32,7 +32,7 @@ CPU = ("--device", "cpu", "--seq-len", "16")
         (["--budget", "many"], r"argument --budget: invalid int value: 'many'"),
         (["--controller", "sac"], r"argument --controller: invalid choice: 'sac'"),
         (["--metric", "bleu"], r"argument --metric: invalid choice: 'bleu'"),
-        (["--dtype", "int4"], r"argument --dtype: invalid choice: 'int8'"),
+        (["--dtype", "int4"], r"argument --dtype: invalid choice: 'int4'"),
         (["--mode", "tensorrt"], r"argument --mode: invalid choice: 'tensorrt'"),
         (["--statistic", "mean"], r"argument --statistic: invalid choice: 'mean'"),
     ],

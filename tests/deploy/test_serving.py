@@ -25,10 +25,10 @@ def test_answers_that_are_not_finite_are_counted(supernets, task, monkeypatch):
         def __init__(self, path):
             pass
 
-        def logits(self, inputs):
+        def __call__(self, **inputs):
             return np.full((1, 3), np.nan, dtype=np.float32)
 
-    monkeypatch.setattr("rlnas.deploy.serving.write_onnx", lambda *arguments, **how: None)
+    monkeypatch.setattr("rlnas.deploy.serving.write_in_precision", lambda *arguments, **how: None)
     monkeypatch.setattr("rlnas.deploy.serving.OnnxModel", Broken)
     supernet = supernets("bert", task)
     encoded = supernet.encode(task.final.take(np.arange(4)))

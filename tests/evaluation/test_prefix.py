@@ -39,9 +39,9 @@ class SpiedBlocks(PackedBlocks):
         self.inner_calls.append((depth, size))
         return super().inner(depth, hidden, size, layout)
 
-    def outer(self, depth, hidden, inner):
+    def outer(self, depth, hidden, inner, layout):
         self.outer_calls.append((depth, inner.shape[1]))
-        following = super().outer(depth, hidden, inner)
+        following = super().outer(depth, hidden, inner, layout)
         self._states.append(weakref.ref(following))
         self.most_alive = max(self.most_alive, sum(state() is not None for state in self._states))
         return following
@@ -216,9 +216,9 @@ def test_breadth_first_fills_groups_up_and_throws_the_filling_away(one_pack):
     root = tree_of([block_sizes(config) for config in configs], range(9))
     compute = blocks.outer
 
-    def outer(depth, hidden, inner):
+    def outer(depth, hidden, inner, layout):
         rows.append(len(hidden))
-        return compute(depth, hidden, inner)
+        return compute(depth, hidden, inner, layout)
 
     blocks.outer = outer
     with torch.inference_mode():

@@ -388,10 +388,16 @@ def test_there_is_one_step_whatever_its_certificate_says(world, searched, monkey
 
 def test_where_nothing_is_faster_a_miss_is_kept(world, searched, monkeypatch):
     machine = Machine(monkeypatch, certified=[9.0])
-    monkeypatch.setattr(delivery, "finalists", lambda result: [_fastest(result.trials)])
+    _leave_the_fastest(monkeypatch)
     summary = delivered(world, searched)
     assert [step["target_met"] for step in summary["steps"]] == [False]
     assert len(machine.finished) == 1
+
+
+def _leave_the_fastest(monkeypatch):
+    """One finalist alone."""
+    monkeypatch.setattr(delivery, "finalists", lambda result: [_fastest(result.trials)])
+    monkeypatch.setattr(delivery, "further_finalists", lambda *_: [])
 
 
 def _fastest(trials):
@@ -422,7 +428,7 @@ def test_a_run_that_is_killed_within_the_step_does_not_go_back(world, searched, 
 
 
 def test_a_miss_that_is_the_fastest_now_is_certified_once_more(world, searched, monkeypatch):
-    monkeypatch.setattr(delivery, "finalists", lambda result: [_fastest(result.trials)])
+    _leave_the_fastest(monkeypatch)
     machine = Machine(monkeypatch)
     with History.read(searched) as history:
         number = _fastest(history.trials).number

@@ -14,6 +14,7 @@ from world import N_SEARCH
 
 from rlnas.data import read_task
 from rlnas.deploy.loading import load
+from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import EvaluationError, HistoryError, RunFolderError, TrainingError
 from rlnas.history import hold
 from rlnas.run import finetuning
@@ -200,7 +201,8 @@ def test_it_is_certified_beside_the_full_model_with_the_runs_workload_and_target
     assert certificate["full"]["accuracy"] == summary["full"]["accuracy"]
     assert certificate["best"]["accuracy"] == result.record["gain"]["accuracy"]
     assert result.certificate is not None
-    assert result.certificate.to_dict() == certificate
+    digest = weights_digest(path / "finetuned")
+    assert {**result.certificate.to_dict(), "weights_sha256": digest} == certificate
 
 
 def test_summary_and_report_of_the_run_tell_of_it(finished, trained):
