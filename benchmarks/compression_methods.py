@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from rlnas.additive import AdditiveModel
 from rlnas.controllers.knapsack import KnownSums
 from rlnas.deploy.loading import load
 from rlnas.report import read_summary
+from rlnas.scores import score
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet import SubnetFinisher, SubnetRepairer
 
@@ -167,9 +169,16 @@ def repaired(study: Study, config: SubnetConfig) -> SubnetModel:
 
 
 def finished(study: Study, subnet: SubnetModel, epochs: int) -> None:
-    """Train a model in place, as all methods do."""
-    finisher = SubnetFinisher(study.optimisation(epochs))
-    finisher.finish(subnet, study.supernet, study.task.train, progress=False)
+    """Train a model in place, as all methods do; its best weights on the search split are kept."""
+    task = study.task
+    SubnetFinisher(study.optimisation(epochs), patience=epochs).finish(
+        subnet,
+        study.supernet,
+        task.train,
+        validation=task.search,
+        metric=functools.partial(score, task.metric),
+        progress=False,
+    )
 
 
 def predicted(study: Study, configs: Sequence[SubnetConfig]) -> list[float]:

@@ -18,7 +18,12 @@ from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
 from rlnas.run.origin import CERTIFICATE_FILE, origin_of
-from rlnas.run.repairing import repaired_accuracies, worth_repairing
+from rlnas.run.repairing import (
+    repaired_accuracies,
+    settled_accuracies,
+    standard_error,
+    worth_repairing,
+)
 from rlnas.run.steps import Step, read_steps, write_steps
 from rlnas.run.summary import describe_model, describe_run
 from rlnas.run.training import finish_subnet
@@ -79,7 +84,8 @@ def deliver(
         with folder.phase("repair"):
             worth = worth_repairing(_as_chosen(measured, inputs), goals, evaluator.kept_importance)
             repaired = repaired_accuracies(job, inputs, worth, progress=progress)
-        goals = [replace(goal, repaired=repaired) for goal in goals]
+        settled = _settled(repaired, worth, inputs, evaluator)
+        goals = [replace(goal, repaired=repaired, settled=settled) for goal in goals]
     models = []
     for goal in goals:
         choice = _Choice(job, inputs, goal, timed, measured, folder)
@@ -116,6 +122,17 @@ def _expected_accuracies(inputs: Inputs, evaluator: Judge, result: Result) -> di
         return {}
     accuracies = expected_accuracies(inputs.space, complete, evaluator.kept_importance)
     return {trial.number: float(value) for trial, value in zip(complete, accuracies, strict=True)}
+
+
+def _settled(
+    repaired: dict[int, float], worth: Sequence[Trial], inputs: Inputs, evaluator: Judge
+) -> dict[int, float]:
+    """What is chosen by: the accuracies after the repair, without some of their luck."""
+    if evaluator.kept_importance is None or not repaired:
+        return repaired
+    kept = evaluator.kept_importance([trial.config for trial in worth])
+    importance = {trial.number: float(value) for trial, value in zip(worth, kept, strict=True)}
+    return settled_accuracies(repaired, importance, standard_error(repaired, len(inputs.task.search)))
 
 
 def _finalists_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from rlnas.run.choice import MARGIN
@@ -12,7 +13,7 @@ from rlnas.run.folds import repaired_predictions
 from rlnas.scores import score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.goals import Goal
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 N_REPAIRED = 3
 """Finalists repaired for a goal: so many of highest reward, and so many that keep most importance."""
+
+
+MIN_FITTED = 5
+"""Repaired subnets to which a line can be fitted."""
 
 
 def worth_repairing(
@@ -49,6 +54,48 @@ def worth_repairing(
             order = sorted(range(len(meeting)), key=lambda index: -values[index])
             chosen |= {meeting[index].number for index in order[:N_REPAIRED]}
     return [entry.trial for entry in measured if entry.trial.number in chosen]
+
+
+def settled_accuracies(
+    accuracies: Mapping[int, float], importance: Mapping[int, float], noise: float
+) -> dict[int, float]:
+    """Accuracies of repaired subnets without some of the luck of the search items.
+
+    The best of several noisy accuracies flatters, and a small subnet would often be taken for as good as
+    a large one. What a subnet keeps of the full model's importance predicts its accuracy after a repair,
+    so each accuracy is drawn towards a line fitted to them, as far as noise explains its distance (James
+    and Stein).
+
+    Args:
+        accuracies: By number of a trial: its repaired subnet's, on the search split.
+        importance: Likewise: how much importance it keeps.
+        noise: Standard error of an accuracy.
+
+    Returns:
+        By number of a trial; as they were where there are too few for a line, or importance tells nothing.
+    """
+    numbers = list(accuracies)
+    kept, found = (np.array([values[n] for n in numbers]) for values in (importance, accuracies))
+    if len(numbers) < MIN_FITTED or np.ptp(kept) == 0:
+        return dict(accuracies)
+    slope, offset = np.polyfit(kept, found, 1)
+    if slope <= 0:
+        return dict(accuracies)
+    residuals = found - (slope * kept + offset)
+    variance = float(residuals @ residuals) / (len(numbers) - 2)
+    trust = max(0.0, 1.0 - noise**2 / variance) if variance > 0 else 0.0
+    return dict(zip(numbers, (found - (1 - trust) * residuals).tolist(), strict=True))
+
+
+def standard_error(accuracies: Mapping[int, float], n_items: int) -> float:
+    """Of an accuracy on so many items, at their mean; of other metrics about as large.
+
+    Args:
+        accuracies: At least one, by number of a trial.
+        n_items: At least 1.
+    """
+    mean = min(max(float(np.mean(list(accuracies.values()))), 0.0), 1.0)
+    return math.sqrt(mean * (1 - mean) / n_items)
 
 
 def repaired_accuracies(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlnas.history import History
@@ -13,7 +14,13 @@ from rlnas.run.choice import MARGIN, MeasuredTrial
 from rlnas.run.folder import RunFolder
 from rlnas.run.goals import Goal
 from rlnas.run.inputs import prepare_inputs
-from rlnas.run.repairing import N_REPAIRED, repaired_accuracies, worth_repairing
+from rlnas.run.repairing import (
+    N_REPAIRED,
+    repaired_accuracies,
+    settled_accuracies,
+    standard_error,
+    worth_repairing,
+)
 from rlnas.run.training import repaired_subnet
 from rlnas.scores import score
 from rlnas.supernet.inference import predict
@@ -68,6 +75,41 @@ def test_the_accuracies_are_those_of_the_repaired_subnets(world, run, trials):
         subnet = repaired_subnet(job, inputs.supernet, trial.config, inputs.task)
         predictions = predict(subnet, inputs.supernet.encode(inputs.task.search))
         assert found[trial.number] == score("accuracy", inputs.task.search.labels, predictions)
+
+
+def test_luck_is_taken_out_as_far_as_noise_explains_it():
+    importance = {number: float(number) for number in range(8)}
+    line = {number: 0.7 + 0.01 * number for number in range(8)}
+    rng = np.random.default_rng(0)
+    noisy = {number: value + rng.normal(0, 0.02) for number, value in line.items()}
+    settled = settled_accuracies(noisy, importance, noise=0.05)
+
+    def error(values):
+        return sum((values[number] - line[number]) ** 2 for number in line)
+
+    assert error(settled) < error(noisy) / 2
+    assert max(settled, key=settled.get) == 7
+    # What noise cannot explain stays.
+    kept = settled_accuracies(noisy, importance, noise=0.001)
+    assert all(abs(kept[number] - noisy[number]) < 0.002 for number in noisy)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "importance"),
+    [
+        ({0: 0.7, 1: 0.8, 2: 0.6, 3: 0.9}, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}),
+        (dict(enumerate((0.7, 0.8, 0.6, 0.9, 0.8))), dict.fromkeys(range(5), 1.0)),
+        (dict(enumerate((0.9, 0.8, 0.7, 0.6, 0.5))), {number: float(number) for number in range(5)}),
+    ],
+    ids=["too few", "equal importance", "importance misleads"],
+)
+def test_without_a_line_accuracies_stay_as_they_are(accuracies, importance):
+    assert settled_accuracies(accuracies, importance, noise=0.1) == accuracies
+
+
+def test_the_standard_error_is_that_of_a_share():
+    assert standard_error({0: 0.4, 1: 0.6}, 100) == pytest.approx(0.05)
+    assert standard_error({0: -0.2}, 100) == 0.0  # a Matthews correlation below 0
 
 
 def test_nothing_to_repair_is_no_accuracy(world, run):
