@@ -3,8 +3,8 @@
 For each task and seed MiniLM is fine-tuned once, and every method compresses this full model to the same
 measured latencies. What is trained gets the same training: distilled from the full model, as many passes
 over the same items, and the best weights on the search split are kept. All are judged on the final split,
-validation and test pooled, which nothing else sees. It runs cell by cell and keeps each, so that it can be stopped and goes on where it was. Full sizes
-are for a GPU.
+validation and test pooled, which nothing else sees. It runs cell by cell and keeps each, so that it can
+be stopped and goes on where it was. Full sizes are for a GPU.
 
 A win: the lower end of the paired difference to a rival is above -0.5 points, and its mean not below 0.
 """
