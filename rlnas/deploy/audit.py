@@ -51,10 +51,11 @@ from rlnas.deploy.foreign import (
 )
 from rlnas.deploy.layout import claimed_shapes, is_known
 from rlnas.deploy.loading import load, read_tokenizer
-from rlnas.deploy.onnx_file import OnnxModel, write_onnx
+from rlnas.deploy.onnx_file import OnnxModel, write_in_precision, write_onnx
 from rlnas.deploy.stock import check_code, load_stock
 from rlnas.deploy.weights_file import describe_weights
 from rlnas.errors import CheckpointError, ExportError, MissingDependencyError
+from rlnas.precision import INT8_BLOCKS
 from rlnas.supernet.encoding import encode
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ class _Auditor:
             self._compare(own, batches)
         else:
             self._compare_with(supernet, claims, own, batches, is_certified=digest.passed is True)
+        self._look_at_int8(claims.config.precision, module, batches)
         if self._scope.head_mask:
             self._findings.append(check_mask(module))
         if baseline is not None:
@@ -259,8 +261,6 @@ class _Auditor:
             forms["reloaded"] = module_form(load_stock(self._folder, trust))
         except CheckpointError as error:
             self._findings.append(Finding("reloaded", False, str(error)))
-        if (self._folder / FILES["onnx-int8"]).is_file():
-            self._notes.append(f"{FILES['onnx-int8']} was not compared: int8 changes logits on purpose")
         return {**forms, **self._onnx_form(module), **self._program_form()}
 
     def _program_form(self) -> dict[str, Form]:
@@ -295,11 +295,41 @@ class _Auditor:
         except MissingDependencyError as error:
             self._notes.append(f"ONNX was not compared: {error}")
             return {}
-        except ExportError as error:
+        except (CheckpointError, ExportError) as error:
             self._findings.append(Finding("onnx", False, str(error)))
             return {}
         self._notes.append("onnx is a file that was written for this audit")
         return {"onnx": onnx_form(runner)}
+
+    def _look_at_int8(
+        self, precision: str | None, module: PreTrainedModel, batches: Sequence[Batch]
+    ) -> None:
+        """The file that serves a model in int8 beside one that is made of its weights now."""
+        stored = self._folder / FILES["onnx-int8"]
+        if precision not in INT8_BLOCKS:
+            if stored.is_file():
+                self._notes.append(f"{stored.name} was not compared: int8 changes logits on purpose")
+            return
+        if not stored.is_file():
+            sentence = (
+                f"{CONFIG_FILE} claims a model to be served in {precision}, but {stored.name} is missing; "
+                "export the model again"
+            )
+            self._findings.append(Finding("int8", False, sentence))
+            return
+        if not self._scope.onnx:
+            self._notes.append(f"{stored.name} was not compared, as asked")
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="rlnas-audit-", ignore_cleanup_errors=True) as place:
+                anew = OnnxModel(write_in_precision(module, Path(place) / stored.name, precision))
+            forms = {"int8": onnx_form(OnnxModel(stored)), "int8 anew": onnx_form(anew)}
+        except MissingDependencyError as error:
+            self._notes.append(f"{stored.name} was not compared: {error}")
+        except (CheckpointError, ExportError) as error:
+            self._findings.append(Finding("int8", False, str(error)))
+        else:
+            self._compare(forms, batches)
 
     def _compare_with(
         self,

@@ -195,6 +195,9 @@ def _latency_text(found: Mapping[str, Any]) -> str:
         f". Both were timed in the same rounds: {Workload(**found['workload'])}, "
         f"on {plain(DeviceInfo(**found['device']))}."
     )
+    served = found.get("subnet_workload")
+    if served is not None:
+        text += f" This model was judged and timed in {served['dtype']}, {plain(served['mode'])}."
     prediction = found["prediction"]
     if prediction is not None:
         text += (
@@ -278,9 +281,9 @@ def _limits(model: Exported, origin: Origin) -> list[str]:
             0, "- Milliseconds are of that device and workload; ratios travel better than milliseconds."
         )
         if len(model.forms) > 1:
-            lines.insert(
-                1, f"- The figures are of `{FILES['hf']}`; other forms have latencies of their own."
-            )
+            served = (origin.certificate.get("subnet_workload") or {}).get("dtype")
+            file = FILES["onnx-int8" if served in INT8_BLOCKS else "hf"]
+            lines.insert(1, f"- The figures are of `{file}`; other forms have latencies of their own.")
     return lines
 
 

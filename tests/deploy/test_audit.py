@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from rlnas.deploy.audit import Scope, audit
 from rlnas.deploy.export import export
 from rlnas.deploy.files import FILES
-from rlnas.deploy.onnx_file import write_onnx
+from rlnas.deploy.onnx_file import write_in_precision, write_onnx
 from rlnas.deploy.program import write_program
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import CheckpointError, ExportError, InvalidSubnetError, MissingDependencyError
@@ -221,6 +222,53 @@ def test_an_onnx_file_of_other_weights_fails(folder: Path, onnx_file: Path):
     alter(folder)
     shutil.copy(onnx_file, folder / FILES["onnx"])
     assert re.match("audit FAILED: the forms (loaded|reloaded) and onnx differ by ", audit(folder).verdict)
+
+
+def test_an_onnx_file_that_is_damaged_fails(folder: Path):
+    (folder / FILES["onnx"]).write_bytes(b"damaged")
+    found = audit(folder)
+    assert by_name(found)["onnx"].passed is False
+    assert found.verdict.startswith("audit FAILED: cannot read the ONNX file ")
+
+
+def test_a_model_that_is_served_in_int8_is_compared_in_int8(
+    supernet: Supernet, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("onnxruntime")
+    folder = export(supernet, replace(SUBNET, precision="int8"), tmp_path / "model")
+    served, right = folder / FILES["onnx-int8"], tmp_path / "right"
+    shutil.copy(onnx_file, folder / FILES["onnx"])
+    found = audit(folder, supernet=supernet)
+    assert found.passed, found
+    assert ("int8", "int8 anew") in {(pair.first, pair.second) for pair in found.comparisons}
+    assert "model_int8.onnx was not compared, as asked" in audit(folder, scope=BRIEF).notes
+    # Tracing takes seconds, so what is right is copied from here on.
+    served.rename(right)
+    monkeypatch.setattr(audit_module, "write_in_precision", lambda _, path, __: shutil.copy(right, path))
+    assert audit(folder).verdict == (
+        "audit FAILED: subnet.json claims a model to be served in int8, but model_int8.onnx is missing; "
+        "export the model again"
+    )
+    served.write_bytes(b"damaged")
+    assert by_name(audit(folder))["int8"].sentence.startswith("cannot read the ONNX file ")
+    shutil.copy(onnx_file, served)
+    assert audit(folder).verdict.startswith("audit FAILED: the forms int8 and int8 anew differ by ")
+
+
+def test_int8_is_left_out_where_its_packages_are_not_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise MissingDependencyError("onnx is not there")
+
+    monkeypatch.setattr(audit_module, "write_onnx", refuse)
+    monkeypatch.setattr(audit_module, "write_in_precision", refuse)
+    path = folder / "subnet.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "int8"}))
+    (folder / FILES["onnx-int8"]).write_bytes(b"never read")
+    found = audit(folder)
+    assert found.passed, found
+    assert "model_int8.onnx was not compared: onnx is not there" in found.notes
 
 
 @pytest.mark.parametrize("error", [MissingDependencyError("onnx is not there"), ExportError("it differs")])
