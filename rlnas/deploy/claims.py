@@ -198,7 +198,7 @@ def check_parameters(claimed: Mapping[str, int], weights: WeightsFile) -> Findin
 
 
 def check_precision(claims: Claims, weights: WeightsFile) -> Finding:
-    """Whether the weights have the number format that is claimed, and one that makes the one it is served in."""
+    """Whether the weights have the claimed number format, and one that the model can be served from."""
     found, dtype = ", ".join(weights.dtypes), claims.layout.dtype
     if dtype is not None and weights.dtypes != (dtype,):
         sentence = f"config.json claims weights in {dtype}, but the file holds {found}"

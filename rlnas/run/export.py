@@ -90,11 +90,14 @@ def _more_forms(folder: RunFolder, model: Path, forms: Sequence[str]) -> list[Fo
 
 
 def _search_items(folder: RunFolder) -> tuple[Split | None, str]:
-    """The run's search split and metric; none where its data are gone."""
+    """The run's search split and metric, none where its data are gone.
+
+    In folds these are the training items, and are called so: no weights that are exported are without them.
+    """
     if not folder.data.is_dir():
         return None, "accuracy"
     task = read_task(folder.data)
-    return task.search, task.metric
+    return task.search if task.folds is None else task.train, task.metric
 
 
 def export_trial(

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from rlnas.deploy.audit import Scope, audit
 from rlnas.deploy.export import export
 from rlnas.deploy.files import FILES
-from rlnas.deploy.onnx_file import write_in_precision, write_onnx
+from rlnas.deploy.onnx_file import write_onnx
 from rlnas.deploy.program import write_program
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import CheckpointError, ExportError, InvalidSubnetError, MissingDependencyError

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlnas.data import read_task
 from rlnas.deploy.plain import obstacle_to_plain, plain_model
 from rlnas.errors import ExportError, HistoryError, RunFolderError
 from rlnas.history import History
@@ -179,3 +182,12 @@ def test_int8_is_measured_on_the_search_items_of_the_run(finished, tmp_path):
     split, metric = _search_items(RunFolder(finished))
     assert (split.name, len(split), metric) == ("search", 32, "accuracy")
     assert _search_items(RunFolder(tmp_path)) == (None, "accuracy")
+
+
+def test_int8_is_measured_on_training_items_of_a_run_in_folds_and_says_so(finished, monkeypatch):
+    task = read_task(finished / "data")
+    search = task.train.take(range(len(task.train)), "out-of-fold")
+    folded = replace(task, search=search, folds=np.arange(len(search)) % 3)
+    monkeypatch.setattr("rlnas.run.export.read_task", lambda _: folded)
+    split, _ = _search_items(RunFolder(finished))
+    assert (split.name, len(split)) == ("train", 64)
