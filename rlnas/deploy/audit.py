@@ -14,6 +14,7 @@ import torch
 
 from rlnas.deploy.agreement import ready
 from rlnas.deploy.claims import (
+    CERTIFICATE_FILE,
     check_config,
     check_digest,
     check_finite,
@@ -50,7 +51,7 @@ from rlnas.deploy.foreign import (
     read_pruned_heads,
 )
 from rlnas.deploy.layout import claimed_shapes, is_known
-from rlnas.deploy.loading import load, read_tokenizer
+from rlnas.deploy.loading import load, positions, read_tokenizer
 from rlnas.deploy.onnx_file import OnnxModel, write_in_precision, write_onnx
 from rlnas.deploy.stock import check_code, load_stock
 from rlnas.deploy.weights_file import describe_weights
@@ -187,6 +188,9 @@ class _Auditor:
             check_parameters(n_params, self._weights),
             check_precision(claims, self._weights),
         ]
+        if summary is not None and not claims.certificate:
+            sentence = f"the run has certified the model, but its {CERTIFICATE_FILE} is missing or empty"
+            self._findings.append(Finding("certificate", False, sentence))
         if not fits(claims, self._weights):
             self._notes.append("no form was compared, as the weights do not fit the config")
             return self._result()
@@ -234,12 +238,12 @@ class _Auditor:
         return ready(load(self._name, self._scope.trust_remote_code, is_judged=False).module)
 
     def _batches(self, module: PreTrainedModel) -> list[Batch]:
-        scope, limit = self._scope, 2**31
+        scope, limit = self._scope, positions(module)
         items: list[Batch] = []
         if self._task is not None:
             trust = scope.trust_remote_code
             tokenizer = read_tokenizer(self._name, trust_remote_code=trust)
-            limit = tokenizer.model_max_length
+            limit = min(limit, tokenizer.model_max_length)  # many tokenizers know none
             items = item_batches(encode(tokenizer, self._task.search, limit), scope.n_items, scope.seed)
         made = random_batches(module, limit, scope.seed)
         n_real, n_made = (sum(len(batch.input_ids) for batch in part) for part in (items, made))
@@ -388,7 +392,7 @@ class _Auditor:
     ) -> None:
         reason = None
         if not claims.certificate:
-            reason = "no latency is claimed, as there is no certificate.json"
+            reason = f"no latency is claimed, as there is no {CERTIFICATE_FILE}"
         elif not self._scope.latency:
             reason = "not measured again, as asked"
         elif baseline is None:

@@ -96,10 +96,17 @@ def write_card(folder: Path, origin: Origin) -> Path:
         The card.
 
     Raises:
-        CheckpointError: If the folder holds no exported model.
+        CheckpointError: If the folder holds no exported model, or the certificate lacks something.
         RunFolderError: If the card cannot be written.
     """
-    text, path = card_text(Exported.read(folder), origin), folder / CARD_FILE
+    model, path = Exported.read(folder), folder / CARD_FILE
+    try:
+        text = card_text(model, origin)
+    except (LookupError, TypeError, ValueError) as error:  # what JSON may lack
+        raise CheckpointError(
+            f"the certificate of {str(folder)!r} is damaged ({type(error).__name__}: {first_line(error)}); "
+            "certify the model again"
+        ) from error
     temporary = path.with_name(f".{CARD_FILE}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

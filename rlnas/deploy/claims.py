@@ -82,7 +82,7 @@ def read_claims(folder: Path, summary: Mapping[str, Any] | None = None) -> Claim
     certificate = _read_json(path) if path.is_file() else {}
     n_params: dict[str, int] = {}
     card = folder / "README.md"
-    if card.is_file() and (found := _CARD_PARAMETERS.search(card.read_text(encoding="utf-8"))):
+    if card.is_file() and (found := _CARD_PARAMETERS.search(card.read_text("utf-8", "replace"))):
         n_params["the model card"] = int(found[1].replace(",", ""))
     configs = {}
     for name, values in ((CERTIFICATE_FILE, certificate), ("summary.json", summary or {})):
@@ -308,9 +308,12 @@ def check_latency(
     close = abs(found - claimed) <= LATENCY_TOLERANCE * claimed
     measured = f"measured again {found:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
     sentence = f"{claimed:.3f} of the baseline's [{low:.3f}, {high:.3f}] was certified, {measured}"
-    if not overlap and not close:
+    passed: bool | None = overlap or close
+    if not passed:
         sentence += f", which is more than {LATENCY_TOLERANCE:.0%} off; certify the model again"
-    return Finding("latency", overlap or close, sentence, found, LATENCY_TOLERANCE * claimed)
+        if again.note:
+            passed, sentence = None, f"{sentence}. Not judged, as {again.note}"
+    return Finding("latency", passed, sentence, found, LATENCY_TOLERANCE * claimed)
 
 
 def differing_weights(supernet: Supernet, claims: Claims, folder: Path) -> str | None:

@@ -15,9 +15,9 @@ from rlnas.run.folder import read_json
 def test_the_chosen_subnet_is_exported(finished, tmp_path, capsys):
     assert main(["export", str(finished), "--out", str(tmp_path / "small")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == f"model: {tmp_path / 'small'}"
+    assert printed[:2] == [f"copied: {finished / 'best'}", f"model: {tmp_path / 'small'}"]
     (form,) = read_forms(tmp_path / "small")
-    assert re.fullmatch(rf"model.safetensors, 0.\d MB: {re.escape(form.note)}", printed[1])
+    assert re.fullmatch(rf"model.safetensors, 0.\d MB: {re.escape(form.note)}", printed[2])
 
 
 def test_int8_is_told_with_what_it_costs(finished, tmp_path, capsys):
@@ -85,3 +85,12 @@ def test_of_several_models_one_has_to_be_named(several, tmp_path, refused):
     refused(["export", several, "--out", tmp_path / "one"], message)
     message = "has models for the target ratios 0.5, 0.75, but got 0.3; "
     refused(["export", several, "--target-ratio", "0.3", "--out", tmp_path / "one"], message)
+
+
+@pytest.mark.parametrize("flags", [("--target-ratio", "0.75"), ("--delivered",)])
+def test_flags_of_delivered_models_do_not_go_with_a_trial(finished, tmp_path, refused, flags):
+    message = (
+        r"--trial=5 is a subnet with the shared weights, so --target-ratio and --delivered, .*drop eith"
+    )
+    refused(["export", finished, "--trial", "5", *flags, "--out", tmp_path / "none"], message)
+    assert not (tmp_path / "none").exists()

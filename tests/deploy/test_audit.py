@@ -224,6 +224,22 @@ def test_an_onnx_file_of_other_weights_fails(folder: Path, onnx_file: Path):
     assert re.match("audit FAILED: the forms (loaded|reloaded) and onnx differ by ", audit(folder).verdict)
 
 
+def test_a_run_without_the_certificate_of_its_model_fails(folder: Path):
+    found = audit(folder, summary={"latency_ratio": 0.5}, scope=BRIEF)
+    assert found.verdict == (
+        "audit FAILED: the run has certified the model, but its certificate.json is missing or empty"
+    )
+
+
+def test_a_tokenizer_that_knows_no_longest_text_is_cut_to_what_the_model_takes(full: Path, task: Task):
+    path = full / "tokenizer_config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({name: stored[name] for name in stored if name != "model_max_length"}))
+    found = audit(full, task=task, scope=BRIEF)
+    assert found.notes[0].startswith("compared on 8 items of the search split ")
+    assert "requests of 1 to 40 tokens" in found.notes[0]
+
+
 def test_an_onnx_file_that_is_damaged_fails(folder: Path):
     (folder / FILES["onnx"]).write_bytes(b"damaged")
     found = audit(folder)

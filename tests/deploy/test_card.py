@@ -213,6 +213,13 @@ def test_a_folder_without_a_model_has_no_card(tmp_path):
         write_card(tmp_path, Origin())
 
 
+@pytest.mark.parametrize("changes", [{"best": [1]}, {"workload": None}, {"latency_ratio_ci": [0.1]}])
+def test_a_certificate_that_lacks_something_is_named(copied, changes):
+    origin = Origin(certificate={**CERTIFICATE.to_dict(), **changes})
+    with pytest.raises(CheckpointError, match=r"the certificate of '.*model' is damaged \(.*; certify the"):
+        write_card(copied, origin)
+
+
 def test_a_damaged_list_of_forms_is_named(copied):
     (copied / "forms.json").write_text(json.dumps([{"name": "hf"}]))
     with pytest.raises(CheckpointError, match=r"cannot read '.*forms.json' \("):

@@ -256,10 +256,10 @@ def timed(monkeypatch: pytest.MonkeyPatch):
     """Lets a new measurement give these figures; returns what was asked for."""
     asked: list[dict[str, Any]] = []
 
-    def give(ratio: float, low: float, high: float):
+    def give(ratio: float, low: float, high: float, note: str | None = None):
         def fake(model: Path, **how: Any) -> SimpleNamespace:
             asked.append(how)
-            return SimpleNamespace(latency_ratio=ratio, latency_ratio_ci=(low, high))
+            return SimpleNamespace(latency_ratio=ratio, latency_ratio_ci=(low, high), note=note)
 
         monkeypatch.setattr(claims_module, "certify", fake)
         return asked
@@ -288,6 +288,20 @@ def test_a_latency_holds_if_intervals_overlap_or_it_is_within_a_tenth(
     )
     assert finding.sentence.endswith("which is more than 10% off; certify the model again") is not passed
     assert (asked[0]["baseline"], asked[0]["workload"]) == ("full", Workload(seq_len=8))
+
+
+def test_a_latency_is_not_judged_by_noisy_timings(folder: Path, certificate: dict[str, Any], timed: Any):
+    timed(0.56, 0.55, 0.57, "this machine is noisy")
+    finding = check_latency(folder, "full", certificate)
+    assert finding.passed is None
+    assert finding.sentence.endswith("certify the model again. Not judged, as this machine is noisy")
+    timed(0.51, 0.50, 0.52, "this machine is noisy")
+    assert check_latency(folder, "full", certificate).passed
+
+
+def test_a_card_that_is_no_text_claims_nothing(folder: Path):
+    (folder / "README.md").write_bytes(b"\xff\xfe")
+    assert "the model card" not in read_claims(folder).n_params
 
 
 def test_a_latency_is_measured_again_as_the_model_is_served(
