@@ -54,8 +54,8 @@ def run_export(options: argparse.Namespace) -> None:
     names = _names(options.formats)
     if options.trial is not None and (options.delivered or options.target_ratio is not None):
         raise ValueError(
-            f"--trial={options.trial} is a subnet with the shared weights, but --target-ratio and --delivered "
-            "name one of the models that the run has delivered; drop either"
+            f"--trial={options.trial} is a subnet with the shared weights, but --target-ratio and "
+            "--delivered name one of the models that the run has delivered; drop either"
         )
     if options.trial is None:
         source, forms = export_chosen(
