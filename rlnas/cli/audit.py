@@ -32,8 +32,9 @@ def add_audit(commands: Commands) -> None:
         "audit",
         run_audit,
         "prove that all forms of a model agree, and that what is claimed of its files is true",
-        "Of a run: its models as masked, sliced, extracted, reloaded and ONNX forms on items of the search "
-        "split, and the claims of its certificate and summary. Of an exported folder the same, as far as "
+        "Of a run: its models (as delivered, and as `rlnas finetune` has trained them further) as masked, "
+        "sliced, extracted, reloaded and ONNX forms on items of the search split, and the claims of its "
+        "certificates and summary. Of an exported folder the same, as far as "
         "its supernet, full model and task are given. Of any other sequence classifier of transformers, "
         "such as the work of another pruner: whether heads that are said to be gone are gone, and with "
         "--baseline whether anything was removed at all. "

@@ -52,6 +52,11 @@ def run_export(options: argparse.Namespace) -> None:
     from rlnas.run.export import export_chosen, export_trial
 
     names = _names(options.formats)
+    if options.trial is not None and (options.delivered or options.target_ratio is not None):
+        raise ValueError(
+            f"--trial={options.trial} is a subnet with the shared weights, but --target-ratio and "
+            "--delivered name one of the models that the run has delivered; drop either"
+        )
     if options.trial is None:
         source, forms = export_chosen(
             options.folder, options.out, options.target_ratio, names, delivered=options.delivered

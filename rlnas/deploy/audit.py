@@ -14,6 +14,7 @@ import torch
 
 from rlnas.deploy.agreement import ready
 from rlnas.deploy.claims import (
+    CERTIFICATE_FILE,
     check_config,
     check_digest,
     check_finite,
@@ -50,11 +51,12 @@ from rlnas.deploy.foreign import (
     read_pruned_heads,
 )
 from rlnas.deploy.layout import claimed_shapes, is_known
-from rlnas.deploy.loading import load, read_tokenizer
-from rlnas.deploy.onnx_file import OnnxModel, write_onnx
+from rlnas.deploy.loading import load, positions, read_tokenizer
+from rlnas.deploy.onnx_file import OnnxModel, write_in_precision, write_onnx
 from rlnas.deploy.stock import check_code, load_stock
 from rlnas.deploy.weights_file import describe_weights
 from rlnas.errors import CheckpointError, ExportError, MissingDependencyError
+from rlnas.precision import INT8_BLOCKS
 from rlnas.supernet.encoding import encode
 
 if TYPE_CHECKING:
@@ -186,6 +188,9 @@ class _Auditor:
             check_parameters(n_params, self._weights),
             check_precision(claims, self._weights),
         ]
+        if summary is not None and not claims.certificate:
+            sentence = f"the run has certified the model, but its {CERTIFICATE_FILE} is missing or empty"
+            self._findings.append(Finding("certificate", False, sentence))
         if not fits(claims, self._weights):
             self._notes.append("no form was compared, as the weights do not fit the config")
             return self._result()
@@ -198,6 +203,7 @@ class _Auditor:
             self._compare(own, batches)
         else:
             self._compare_with(supernet, claims, own, batches, is_certified=digest.passed is True)
+        self._look_at_int8(claims.config.precision, module, batches)
         if self._scope.head_mask:
             self._findings.append(check_mask(module))
         if baseline is not None:
@@ -232,12 +238,12 @@ class _Auditor:
         return ready(load(self._name, self._scope.trust_remote_code, is_judged=False).module)
 
     def _batches(self, module: PreTrainedModel) -> list[Batch]:
-        scope, limit = self._scope, 2**31
+        scope, limit = self._scope, positions(module)
         items: list[Batch] = []
         if self._task is not None:
             trust = scope.trust_remote_code
             tokenizer = read_tokenizer(self._name, trust_remote_code=trust)
-            limit = tokenizer.model_max_length
+            limit = min(limit, tokenizer.model_max_length)  # many tokenizers know none
             items = item_batches(encode(tokenizer, self._task.search, limit), scope.n_items, scope.seed)
         made = random_batches(module, limit, scope.seed)
         n_real, n_made = (sum(len(batch.input_ids) for batch in part) for part in (items, made))
@@ -259,8 +265,6 @@ class _Auditor:
             forms["reloaded"] = module_form(load_stock(self._folder, trust))
         except CheckpointError as error:
             self._findings.append(Finding("reloaded", False, str(error)))
-        if (self._folder / FILES["onnx-int8"]).is_file():
-            self._notes.append(f"{FILES['onnx-int8']} was not compared: int8 changes logits on purpose")
         return {**forms, **self._onnx_form(module), **self._program_form()}
 
     def _program_form(self) -> dict[str, Form]:
@@ -295,11 +299,41 @@ class _Auditor:
         except MissingDependencyError as error:
             self._notes.append(f"ONNX was not compared: {error}")
             return {}
-        except ExportError as error:
+        except (CheckpointError, ExportError) as error:
             self._findings.append(Finding("onnx", False, str(error)))
             return {}
         self._notes.append("onnx is a file that was written for this audit")
         return {"onnx": onnx_form(runner)}
+
+    def _look_at_int8(
+        self, precision: str | None, module: PreTrainedModel, batches: Sequence[Batch]
+    ) -> None:
+        """The file that serves a model in int8 beside one that is made of its weights now."""
+        stored = self._folder / FILES["onnx-int8"]
+        if precision not in INT8_BLOCKS:
+            if stored.is_file():
+                self._notes.append(f"{stored.name} was not compared: int8 changes logits on purpose")
+            return
+        if not stored.is_file():
+            sentence = (
+                f"{CONFIG_FILE} claims a model to be served in {precision}, but {stored.name} is missing; "
+                "export the model again"
+            )
+            self._findings.append(Finding("int8", False, sentence))
+            return
+        if not self._scope.onnx:
+            self._notes.append(f"{stored.name} was not compared, as asked")
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="rlnas-audit-", ignore_cleanup_errors=True) as place:
+                anew = OnnxModel(write_in_precision(module, Path(place) / stored.name, precision))
+            forms = {"int8": onnx_form(OnnxModel(stored)), "int8 anew": onnx_form(anew)}
+        except MissingDependencyError as error:
+            self._notes.append(f"{stored.name} was not compared: {error}")
+        except (CheckpointError, ExportError) as error:
+            self._findings.append(Finding("int8", False, str(error)))
+        else:
+            self._compare(forms, batches)
 
     def _compare_with(
         self,
@@ -358,7 +392,7 @@ class _Auditor:
     ) -> None:
         reason = None
         if not claims.certificate:
-            reason = "no latency is claimed, as there is no certificate.json"
+            reason = f"no latency is claimed, as there is no {CERTIFICATE_FILE}"
         elif not self._scope.latency:
             reason = "not measured again, as asked"
         elif baseline is None:

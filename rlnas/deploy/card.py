@@ -96,10 +96,17 @@ def write_card(folder: Path, origin: Origin) -> Path:
         The card.
 
     Raises:
-        CheckpointError: If the folder holds no exported model.
+        CheckpointError: If the folder holds no exported model, or the certificate lacks something.
         RunFolderError: If the card cannot be written.
     """
-    text, path = card_text(Exported.read(folder), origin), folder / CARD_FILE
+    model, path = Exported.read(folder), folder / CARD_FILE
+    try:
+        text = card_text(model, origin)
+    except (LookupError, TypeError, ValueError) as error:  # what JSON may lack
+        raise CheckpointError(
+            f"the certificate of {str(folder)!r} is damaged ({type(error).__name__}: {first_line(error)}); "
+            "certify the model again"
+        ) from error
     temporary = path.with_name(f".{CARD_FILE}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -195,6 +202,9 @@ def _latency_text(found: Mapping[str, Any]) -> str:
         f". Both were timed in the same rounds: {Workload(**found['workload'])}, "
         f"on {plain(DeviceInfo(**found['device']))}."
     )
+    served = found.get("subnet_workload")
+    if served is not None:
+        text += f" This model was judged and timed in {served['dtype']}, {plain(served['mode'])}."
     prediction = found["prediction"]
     if prediction is not None:
         text += (
@@ -278,9 +288,9 @@ def _limits(model: Exported, origin: Origin) -> list[str]:
             0, "- Milliseconds are of that device and workload; ratios travel better than milliseconds."
         )
         if len(model.forms) > 1:
-            lines.insert(
-                1, f"- The figures are of `{FILES['hf']}`; other forms have latencies of their own."
-            )
+            served = (origin.certificate.get("subnet_workload") or {}).get("dtype")
+            file = FILES["onnx-int8" if served in INT8_BLOCKS else "hf"]
+            lines.insert(1, f"- The figures are of `{file}`; other forms have latencies of their own.")
     return lines
 
 

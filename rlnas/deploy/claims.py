@@ -17,9 +17,10 @@ from rlnas.deploy.findings import Finding
 from rlnas.deploy.layout import read_layout
 from rlnas.deploy.plain import plain_model
 from rlnas.deploy.weights_file import read_weights, weights_digest
-from rlnas.errors import CheckpointError, DeviceError, InvalidSubnetError
+from rlnas.errors import CheckpointError, DeviceError, InvalidSubnetError, MissingDependencyError
 from rlnas.latency import describe_device
 from rlnas.latency.correction import count_flops
+from rlnas.precision import stored_as
 from rlnas.space import ModelShape, SubnetConfig
 from rlnas.workload import Workload
 
@@ -81,7 +82,7 @@ def read_claims(folder: Path, summary: Mapping[str, Any] | None = None) -> Claim
     certificate = _read_json(path) if path.is_file() else {}
     n_params: dict[str, int] = {}
     card = folder / "README.md"
-    if card.is_file() and (found := _CARD_PARAMETERS.search(card.read_text(encoding="utf-8"))):
+    if card.is_file() and (found := _CARD_PARAMETERS.search(card.read_text("utf-8", "replace"))):
         n_params["the model card"] = int(found[1].replace(",", ""))
     configs = {}
     for name, values in ((CERTIFICATE_FILE, certificate), ("summary.json", summary or {})):
@@ -197,14 +198,18 @@ def check_parameters(claimed: Mapping[str, int], weights: WeightsFile) -> Findin
 
 
 def check_precision(claims: Claims, weights: WeightsFile) -> Finding:
-    """Whether the weights have the number format that is claimed."""
-    found = ", ".join(weights.dtypes)
-    stated = {"config.json": claims.layout.dtype, CONFIG_FILE: claims.config.precision}
-    for name, dtype in stated.items():
-        if dtype is not None and weights.dtypes != (dtype,):
-            sentence = f"{name} claims weights in {dtype}, but the file holds {found}"
-            return Finding("precision", False, sentence, found)
-    return Finding("precision", True, f"the weights are in {found}, as claimed", found)
+    """Whether the weights have the claimed number format, and one that the model can be served from."""
+    found, dtype = ", ".join(weights.dtypes), claims.layout.dtype
+    if dtype is not None and weights.dtypes != (dtype,):
+        sentence = f"config.json claims weights in {dtype}, but the file holds {found}"
+        return Finding("precision", False, sentence, found)
+    served = claims.config.precision
+    # Float32 weights make all formats; coarser ones nothing but themselves.
+    if served is not None and weights.dtypes not in (("float32",), (stored_as(served),)):
+        sentence = f"{CONFIG_FILE} claims a model to be served in {served}, but the file holds {found}"
+        return Finding("precision", False, sentence, found)
+    to_serve = "" if served is None else f", to be served in {served}"
+    return Finding("precision", True, f"the weights are in {found}, as claimed{to_serve}", found)
 
 
 def check_operations(claims: Claims, module: PreTrainedModel) -> Finding:
@@ -263,6 +268,8 @@ def check_latency(
     """
     try:
         claimed, workload = float(certificate["latency_ratio"]), Workload(**certificate["workload"])
+        served = certificate.get("subnet_workload")
+        model_workload = None if served is None else Workload(**served)
         low, high = (float(bound) for bound in certificate["latency_ratio_ci"])
         kind, name = certificate["device"]["kind"], certificate["device"]["name"]
     except (KeyError, TypeError, ValueError) as error:
@@ -283,23 +290,30 @@ def check_latency(
     if (here.kind, here.name) != (kind, name):
         sentence = f"not comparable: certified on {kind} {name}, and this is {here.kind} {here.name}"
         return Finding("latency", None, sentence)
-    again = certify(
-        model,
-        baseline=baseline,
-        workload=workload,
-        device=kind,
-        n_rounds=_ROUNDS,
-        max_seconds=_SECONDS,
-        seed=seed,
-    )
+    try:
+        again = certify(
+            model,
+            baseline=baseline,
+            workload=workload,
+            model_workload=model_workload,
+            device=kind,
+            n_rounds=_ROUNDS,
+            max_seconds=_SECONDS,
+            seed=seed,
+        )
+    except MissingDependencyError as error:
+        return Finding("latency", None, f"not measured again: {error}")
     found, bounds = again.latency_ratio, again.latency_ratio_ci
     overlap = low <= bounds[1] and bounds[0] <= high
     close = abs(found - claimed) <= LATENCY_TOLERANCE * claimed
     measured = f"measured again {found:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
     sentence = f"{claimed:.3f} of the baseline's [{low:.3f}, {high:.3f}] was certified, {measured}"
-    if not overlap and not close:
+    passed: bool | None = overlap or close
+    if not passed:
         sentence += f", which is more than {LATENCY_TOLERANCE:.0%} off; certify the model again"
-    return Finding("latency", overlap or close, sentence, found, LATENCY_TOLERANCE * claimed)
+        if again.note:
+            passed, sentence = None, f"{sentence}. Not judged, as {again.note}"
+    return Finding("latency", passed, sentence, found, LATENCY_TOLERANCE * claimed)
 
 
 def differing_weights(supernet: Supernet, claims: Claims, folder: Path) -> str | None:

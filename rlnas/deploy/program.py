@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -65,14 +66,14 @@ def write_program(model: PreTrainedModel, path: Path) -> Path:
 
 
 def _write(model: PreTrainedModel, path: Path) -> None:
-    program = _traced(model)
+    program, buffer = _traced(model), io.BytesIO()
+    with quiet_exporter():
+        torch.export.save(program, buffer)  # not into the file: on a full disk torch ends the process
     try:
-        with quiet_exporter():
-            torch.export.save(program, path)
-    except (OSError, RuntimeError) as error:  # torch's writer knows no OSError
-        reason = getattr(error, "strerror", None) or first_line(error)
+        path.write_bytes(buffer.getbuffer())
+    except OSError as error:
         raise RunFolderError(
-            f"cannot write {str(path)!r} ({reason}); choose a folder that can be written"
+            f"cannot write {str(path)!r} ({error.strerror or error}); choose a folder that can be written"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""An audit of the models that a finished run has delivered."""
+"""An audit of the models of a finished run, as they were delivered and as they were trained further."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rlnas.data import read_task
 from rlnas.deploy.audit import audit
 from rlnas.run.folder import RunFolder, read_json
-from rlnas.run.models import model_path, models_for
+from rlnas.run.models import model_path, models_for, single_model
 from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 def audit_run(run: str | Path, scope: Scope, target_ratio: float | None = None) -> list[Audit]:
     """Audit each model of a run with its supernet, its full model, its search items and its summary.
 
+    A model that `rlnas.run.finetuning` has trained further is audited as it was delivered and as it is.
+
     Args:
         run: The run folder.
         scope: How far to go. Whether the models were trained further is what the run's settings say,
@@ -38,18 +40,27 @@ def audit_run(run: str | Path, scope: Scope, target_ratio: float | None = None) 
         DataError: If the run's data cannot be read.
     """
     folder = RunFolder(Path(run))
-    models = models_for(folder, target_ratio)
+    models = models_for(folder, None) if target_ratio is None else [single_model(folder, target_ratio)]
     if scope.trained_further is None:
         scope = replace(scope, trained_further=was_trained_further(read_json(folder.config)))
     supernet, task = Supernet.load(folder.supernet), read_task(folder.data)
     audits = []
     for model in models:
-        path = model_path(folder, model)
-        logger.info("audit of %s", path)
-        audits.append(
-            audit(path, supernet=supernet, baseline=folder.full, task=task, summary=model, scope=scope)
-        )
+        delivered, current = (model_path(folder, model, delivered=old) for old in (True, False))
+        claims = {delivered: (model, scope)}
+        if current != delivered:
+            claims[current] = (_claims_now(model), replace(scope, trained_further=True))
+        for path, (claimed, own) in claims.items():
+            logger.info("audit of %s", path)
+            audits.append(
+                audit(path, supernet=supernet, baseline=folder.full, task=task, summary=claimed, scope=own)
+            )
     return audits
+
+
+def _claims_now(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary says of a model that was trained further: sizes stay, the latency is another."""
+    return {"best": model["best"], "latency_ratio": model["finetuned"]["latency_ratio"]}
 
 
 def was_trained_further(settings: Mapping[str, Any]) -> bool:

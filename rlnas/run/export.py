@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.data import read_task
 from rlnas.deploy import export
-from rlnas.deploy.card import write_card
+from rlnas.deploy.card import Exported, write_card
 from rlnas.deploy.forms import check_forms, read_forms, write_forms
 from rlnas.errors import RunFolderError
 from rlnas.history import History
@@ -50,6 +50,7 @@ def export_chosen(
     Raises:
         RunFolderError: If this is no finished run, it has several models and none is named or no such
             one, or the new folder is there already or cannot be written.
+        CheckpointError: If the model is damaged.
         ExportError: If a form cannot be written, or computes something else than the model.
         MissingDependencyError: If a package that a form needs is not installed.
         ValueError: If there is no such form.
@@ -68,33 +69,31 @@ def export_chosen(
     check_free(Path(out))
     if best.resolve() in Path(out).resolve().parents:
         raise RunFolderError(f"{str(out)!r} lies in what is copied; give another folder (--out)")
-    written: list[Form] = []
+    origin = None
+    written = list(Exported.read(best).forms)  # what is damaged is named by its own name, not the copy's
+    if len(chosen) > 1 and folder.summary.is_file():
+        origin = origin_of(read_summary(folder.path), best)
 
     def fill(path: Path) -> None:
         shutil.copytree(best, path, dirs_exist_ok=True)
-        written.extend(_more_forms(folder, path, chosen))
+        if len(chosen) > 1:
+            written[:] = write_forms(path, chosen, *_search_items(folder))
+        if origin is not None:
+            write_card(path, origin)
 
     write_folder(Path(out), fill)
     return best, written
 
 
-def _more_forms(folder: RunFolder, model: Path, forms: Sequence[str]) -> list[Form]:
-    """Write forms beside a copy of a delivered model, and tell its card."""
-    if len(forms) == 1:
-        return read_forms(model)
-    search, metric = _search_items(folder)
-    written = write_forms(model, forms, search, metric)
-    if folder.summary.is_file():
-        write_card(model, origin_of(read_summary(folder.path), model))
-    return written
-
-
 def _search_items(folder: RunFolder) -> tuple[Split | None, str]:
-    """The run's search split and metric; none where its data are gone."""
+    """The run's search split and metric, none where its data are gone.
+
+    In folds these are the training items, and are called so: no weights that are exported are without them.
+    """
     if not folder.data.is_dir():
         return None, "accuracy"
     task = read_task(folder.data)
-    return task.search, task.metric
+    return task.search if task.folds is None else task.train, task.metric
 
 
 def export_trial(

@@ -1,8 +1,8 @@
 """Further training of a model that a finished run has delivered, and a certificate of what came out.
 
 It starts from the delivered weights and learns from the run's training items and from its full model. The
-search split, on which the subnet was chosen, says when to stop and which weights to keep; the final split
-is touched by the certificate alone.
+search split, on which the subnet was chosen, says when to stop and which weights to keep; in folds, where
+these items were trained on, nothing does. The final split is touched by the certificate alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,8 +23,10 @@ from rlnas.deploy import certify, export
 from rlnas.deploy.card import write_card
 from rlnas.deploy.loading import load
 from rlnas.deploy.plain import fill_from_plain
+from rlnas.deploy.serving import predict_as_served
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import EvaluationError, RLNASError, RunFolderError, TrainingError
+from rlnas.precision import stored_as
 from rlnas.report import read_summary, write_report
 from rlnas.run.export import check_free
 from rlnas.run.folder import RunFolder, read_json, write_folder, write_json
@@ -36,7 +38,6 @@ from rlnas.scores import difference_interval, score
 from rlnas.space import SubnetConfig
 from rlnas.supernet import SubnetFinisher, Supernet
 from rlnas.supernet.encoding import encode
-from rlnas.supernet.inference import predict
 from rlnas.supernet.modeling_subnet import SubnetModel
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.workload import Workload
@@ -213,7 +214,10 @@ def finetune(
     with folder.held():
         if _is_done(place, wanted, resume=resume):
             logger.info("the model in %s is finished; delete the folder to train it anew", place.out)
-            return _result(place, None)
+            result = _result(place, None)
+            if place.is_of_run and "finetuned" not in place.model:  # the search has gone on since
+                _tell(place, result)
+            return result
         task = _task_of(folder)
         if not place.trained.is_dir():
             _train(place, settings, wanted, task, device, progress=progress)
@@ -310,12 +314,19 @@ def _train(
         subnet = _subnet(delivered, full, place.subnet)
     if not place.work.is_dir():
         write_folder(place.work, lambda path: write_json(path / SETTINGS_FILE, wanted))
+    finisher = settings.finisher(full.shape.hidden_size)
+    looked_at = task.search if task.folds is None else None
+    if looked_at is None:
+        logger.info(
+            "in folds all items were trained on: there is nothing to look at, the last weights count"
+        )
+        finisher = replace(finisher, patience=None)
     try:
-        finished = settings.finisher(full.shape.hidden_size).finish(
+        finished = finisher.finish(
             subnet,
             full,
             task.train,
-            validation=task.search,
+            validation=looked_at,
             metric=functools.partial(score, task.metric),
             checkpoint=place.work / "training.pt",
             progress=progress,
@@ -329,7 +340,7 @@ def _train(
         "teacher": "the run's full model, fine-tuned alone",
         "n_train": len(task.train),
         "metric": task.metric,
-        "looks": {"split": task.search.name, **asdict(finished)},
+        "looks": {"split": None if looked_at is None else looked_at.name, **asdict(finished)},
         "seconds": {"train": round(time.monotonic() - start, 3)},
     }
 
@@ -344,19 +355,19 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     """Certify the trained model, and say what it gained over the delivered one on the same items."""
     start = time.monotonic()
     model, folder = place.model, place.folder
-    workload = Workload(**model["workload"])
+    workload, served = Workload(**model["workload"]), place.subnet.precision
     certificate = certify(
         place.trained,
         baseline=folder.full,
         task=task,
         workload=workload,
+        model_workload=None if served is None else workload.in_precision(served),
         device=device,
         # One with a prediction is for another device or workload.
         target_ratio=None if model.get("prediction") else model.get("target_ratio"),
     )
-    before, after = (
-        _answers(path, task, workload.dtype, device) for path in (model_path(folder, model), place.trained)
-    )
+    paths, precision = (model_path(folder, model), place.trained), served or workload.dtype
+    before, after = (_answers(path, task, precision, device) for path in paths)
     labels = task.final.labels
     scores = [score(task.metric, labels, answers) for answers in (before, after)]
     low, high = difference_interval(task.metric, labels, before, after)
@@ -376,12 +387,13 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     return certificate
 
 
-def _answers(path: Path, task: Task, dtype: str, device: str) -> npt.NDArray[Any]:
-    """Predictions for the final split in a number format, as `certify` makes them."""
+def _answers(path: Path, task: Task, precision: str, device: str) -> npt.NDArray[Any]:
+    """Predictions for the final split in a precision, as `certify` makes them."""
     loaded = load(path, trust_remote_code=False, is_judged=True)
     module, tokenizer = cast("tuple[Any, Any]", (loaded.module, loaded.tokenizer))
-    module = module.to(device=device, dtype=getattr(torch, dtype)).eval()
-    return predict(module, encode(tokenizer, task.final, loaded.max_seq_len), name=repr(str(path)))
+    module = module.to(device=device, dtype=getattr(torch, stored_as(precision))).eval()
+    encoded = encode(tokenizer, task.final, loaded.max_seq_len)
+    return predict_as_served(module, encoded, precision, name=repr(str(path)))
 
 
 def _result(place: _Place, certificate: Certificate | None) -> Finetuned:

@@ -212,9 +212,16 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(place, ignore_errors=True)
         os.replace(temporary, place)
     except OSError as error:
-        raise RunFolderError(f"cannot write the folder {str(path)!r}: {error.strerror or error}") from error
+        raise RunFolderError(f"cannot write the folder {str(path)!r}: {_reason(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reason(error: OSError) -> str:
+    """Of a tree that could not be copied, that of its first file: it comes as a list."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])
+    return str(error.strerror or error)
 
 
 def _remedy(path: Path) -> str:

@@ -103,6 +103,19 @@ def test_what_no_flag_says_is_taken_from_the_run(brief, elsewhere, caplog):
     assert brief[-1][1]["workload"] == Workload(2, 9, "bfloat16", lengths=(8, 9))
 
 
+def test_a_model_of_a_run_is_timed_in_the_precision_that_the_search_chose_unless_a_flag_says_another(
+    brief, run
+):
+    summary = read_json(run / "summary.json")
+    summary["best"]["config"]["precision"] = "bfloat16"
+    write_json(run / "summary.json", summary)
+    for flags in ((), ("--dtype", "float32"), ("--mode", "eager")):
+        main(["certify", str(run), "--device", "cpu", *flags])
+    served = WORKLOAD.in_precision("bfloat16")
+    assert [how["model_workload"] for _, how in brief] == [served, None, None]
+    assert [how["workload"] for _, how in brief] == [WORKLOAD] * 3
+
+
 def test_a_target_for_another_device_or_workload_is_not_taken_from_the_run(brief, elsewhere, caplog):
     run = elsewhere(target_ratio=0.0001, prediction={"ratio": 0.0001, "made_for": "a phone"})
     assert main(["certify", run, "--device", "cpu"]) == 0

@@ -85,3 +85,10 @@ def test_of_several_models_one_has_to_be_named(several, tmp_path, refused):
     refused(["export", several, "--out", tmp_path / "one"], message)
     message = "has models for the target ratios 0.5, 0.75, but got 0.3; "
     refused(["export", several, "--target-ratio", "0.3", "--out", tmp_path / "one"], message)
+
+
+@pytest.mark.parametrize("flags", [("--target-ratio", "0.75"), ("--delivered",)])
+def test_flags_of_delivered_models_do_not_go_with_a_trial(finished, tmp_path, refused, flags):
+    message = r"--trial=5 is a subnet with the shared weights, but --target-ratio and .*; drop either$"
+    refused(["export", finished, "--trial", "5", *flags, "--out", tmp_path / "none"], message)
+    assert not (tmp_path / "none").exists()

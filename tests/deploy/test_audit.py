@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,6 +222,69 @@ def test_an_onnx_file_of_other_weights_fails(folder: Path, onnx_file: Path):
     alter(folder)
     shutil.copy(onnx_file, folder / FILES["onnx"])
     assert re.match("audit FAILED: the forms (loaded|reloaded) and onnx differ by ", audit(folder).verdict)
+
+
+def test_a_run_without_the_certificate_of_its_model_fails(folder: Path):
+    found = audit(folder, summary={"latency_ratio": 0.5}, scope=BRIEF)
+    assert found.verdict == (
+        "audit FAILED: the run has certified the model, but its certificate.json is missing or empty"
+    )
+
+
+def test_a_tokenizer_that_knows_no_longest_text_is_cut_to_what_the_model_takes(full: Path, task: Task):
+    path = full / "tokenizer_config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({name: stored[name] for name in stored if name != "model_max_length"}))
+    found = audit(full, task=task, scope=BRIEF)
+    assert found.notes[0].startswith("compared on 8 items of the search split ")
+    assert "requests of 1 to 40 tokens" in found.notes[0]
+
+
+def test_an_onnx_file_that_is_damaged_fails(folder: Path):
+    (folder / FILES["onnx"]).write_bytes(b"damaged")
+    found = audit(folder)
+    assert by_name(found)["onnx"].passed is False
+    assert found.verdict.startswith("audit FAILED: cannot read the ONNX file ")
+
+
+def test_a_model_that_is_served_in_int8_is_compared_in_int8(
+    supernet: Supernet, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("onnxruntime")
+    folder = export(supernet, replace(SUBNET, precision="int8"), tmp_path / "model")
+    served, right = folder / FILES["onnx-int8"], tmp_path / "right"
+    shutil.copy(onnx_file, folder / FILES["onnx"])
+    found = audit(folder, supernet=supernet)
+    assert found.passed, found
+    assert ("int8", "int8 anew") in {(pair.first, pair.second) for pair in found.comparisons}
+    assert "model_int8.onnx was not compared, as asked" in audit(folder, scope=BRIEF).notes
+    # Tracing takes seconds, so what is right is copied from here on.
+    served.rename(right)
+    monkeypatch.setattr(audit_module, "write_in_precision", lambda _, path, __: shutil.copy(right, path))
+    assert audit(folder).verdict == (
+        "audit FAILED: subnet.json claims a model to be served in int8, but model_int8.onnx is missing; "
+        "export the model again"
+    )
+    served.write_bytes(b"damaged")
+    assert by_name(audit(folder))["int8"].sentence.startswith("cannot read the ONNX file ")
+    shutil.copy(onnx_file, served)
+    assert audit(folder).verdict.startswith("audit FAILED: the forms int8 and int8 anew differ by ")
+
+
+def test_int8_is_left_out_where_its_packages_are_not_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise MissingDependencyError("onnx is not there")
+
+    monkeypatch.setattr(audit_module, "write_onnx", refuse)
+    monkeypatch.setattr(audit_module, "write_in_precision", refuse)
+    path = folder / "subnet.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "precision": "int8"}))
+    (folder / FILES["onnx-int8"]).write_bytes(b"never read")
+    found = audit(folder)
+    assert found.passed, found
+    assert "model_int8.onnx was not compared: onnx is not there" in found.notes
 
 
 @pytest.mark.parametrize("error", [MissingDependencyError("onnx is not there"), ExportError("it differs")])

@@ -116,6 +116,18 @@ def test_what_is_predicted_for_another_device_is_not_called_measured(model):
     assert "the target" not in text
 
 
+@pytest.mark.parametrize(
+    ("precision", "engine", "file"),
+    [("int8", "onnxruntime", "model_int8.onnx"), ("bfloat16", "eager", "model.safetensors")],
+)
+def test_figures_are_told_of_the_form_that_was_measured(model, precision, engine, file):
+    served = replace(CERTIFICATE, subnet_workload=CERTIFICATE.workload.in_precision(precision))
+    forms = (*model.forms, Form("onnx-int8", "model_int8.onnx", "a note"))
+    text = card_text(replace(model, forms=forms), Origin(certificate=served.to_dict()))
+    assert f"This model was judged and timed in {precision}, {engine}." in text
+    assert f"- The figures are of `{file}`; other forms have latencies of their own." in text
+
+
 def test_data_training_and_versions_stand_there(model):
     text = card_text(model, ORIGIN)
     assert "- 100 items of the train split for its weights\n- 50 items of the search split for" in text
@@ -199,6 +211,13 @@ def test_a_folder_without_a_model_has_no_card(tmp_path):
         CheckpointError, match=r"' is no model that rlnas exported \(.*config.json.*export it"
     ):
         write_card(tmp_path, Origin())
+
+
+@pytest.mark.parametrize("changes", [{"best": [1]}, {"workload": None}, {"latency_ratio_ci": [0.1]}])
+def test_a_certificate_that_lacks_something_is_named(copied, changes):
+    origin = Origin(certificate={**CERTIFICATE.to_dict(), **changes})
+    with pytest.raises(CheckpointError, match=r"the certificate of '.*model' is damaged \(.*; certify the"):
+        write_card(copied, origin)
 
 
 def test_a_damaged_list_of_forms_is_named(copied):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import errno
+import io
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,16 +68,24 @@ def test_a_folder_that_is_missing_is_named(subnet, file, tmp_path, monkeypatch):
         write_program(subnet, tmp_path / "none" / "program.pt2")
 
 
-def test_a_full_disk_leaves_nothing(subnet, tmp_path, monkeypatch):
-    def fill(_, path):
-        path.write_bytes(b"half")
+def test_a_full_disk_leaves_nothing(subnet, file, tmp_path, monkeypatch):
+    def fill(path, _):
+        path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(program, "_traced", lambda _: None)
-    monkeypatch.setattr(torch.export, "save", fill)
+    monkeypatch.setattr(program, "_traced", lambda _: torch.export.load(file))
+    monkeypatch.setattr(Path, "write_bytes", fill)
     with pytest.raises(RunFolderError, match=r"cannot write '.*program.pt2' \(No space left on device\)"):
         write_program(subnet, tmp_path / "program.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_writes_to_memory_as_on_a_full_disk_its_writer_ends_the_process(file, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(program, "_traced", lambda _: torch.export.load(file))
+    monkeypatch.setattr(torch.export, "save", lambda _, place: asked.append(type(place)))
+    program._write(None, tmp_path / "program.pt2")
+    assert asked == [io.BytesIO]
 
 
 def test_token_types_reach_the_model(classifier):

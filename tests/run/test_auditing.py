@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +62,29 @@ def test_what_is_said_of_the_training_wins(finished: Path, monkeypatch: pytest.M
     assert [how["scope"].trained_further for how in asked] == [False, True]
     assert asked[0]["baseline"] == finished / "full"
     assert asked[0]["summary"]["best"] == read_json(finished / "summary.json")["best"]
+
+
+def test_a_model_that_was_trained_further_is_audited_as_it_was_delivered_and_as_it_is(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(run / "best", run / "finetuned")
+    summary = read_json(run / "summary.json")
+    told = {"folder": "finetuned", "latency_ratio": 0.123}
+    write_json(run / "summary.json", {**summary, "finetuned": told})
+    first, second = audit_run(run, BRIEF)
+    assert [first.model, second.model] == [str(run / "best"), str(run / "finetuned")]
+    assert first.passed
+    assert second.passed
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(auditing, "audit", lambda *_, **how: asked.append(how))
+    audit_run(run, Scope(trained_further=False))
+    assert [how["summary"]["latency_ratio"] for how in asked] == [summary["latency_ratio"], 0.123]
+    assert [how["scope"].trained_further for how in asked] == [False, True]
+
+
+def test_a_target_that_the_run_did_not_have_is_refused(finished: Path):
+    with pytest.raises(RunFolderError, match=r"has one model, for the target ratio 0.75, but got 0.3"):
+        audit_run(finished, BRIEF, target_ratio=0.3)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlnas.data import read_task
 from rlnas.deploy.plain import obstacle_to_plain, plain_model
-from rlnas.errors import ExportError, HistoryError, RunFolderError
+from rlnas.errors import CheckpointError, ExportError, HistoryError, RunFolderError
 from rlnas.history import History
 from rlnas.run.export import _search_items, check_free, export_chosen, export_trial
 from rlnas.run.folder import RunFolder, read_json, write_json
@@ -179,3 +182,22 @@ def test_int8_is_measured_on_the_search_items_of_the_run(finished, tmp_path):
     split, metric = _search_items(RunFolder(finished))
     assert (split.name, len(split), metric) == ("search", 32, "accuracy")
     assert _search_items(RunFolder(tmp_path)) == (None, "accuracy")
+
+
+def test_int8_is_measured_on_training_items_of_a_run_in_folds_and_says_so(finished, monkeypatch):
+    task = read_task(finished / "data")
+    search = task.train.take(range(len(task.train)), "out-of-fold")
+    folded = replace(task, search=search, folds=np.arange(len(search)) % 3)
+    monkeypatch.setattr("rlnas.run.export.read_task", lambda _: folded)
+    split, _ = _search_items(RunFolder(finished))
+    assert (split.name, len(split)) == ("train", 64)
+
+
+def test_what_is_damaged_in_a_model_is_named_by_its_place_in_the_run(run, tmp_path):
+    (run / "best" / "certificate.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"^'.*/run/best/certificate.json' is damaged: "):
+        export_chosen(run, tmp_path / "small", forms=["torch"])
+    (run / "best" / "forms.json").write_text("[{")
+    with pytest.raises(CheckpointError, match=r"^cannot read '.*/run/best/forms.json' "):
+        export_chosen(run, tmp_path / "small")
+    assert not (tmp_path / "small").exists()

@@ -201,8 +201,47 @@ def test_it_is_certified_beside_the_full_model_with_the_runs_workload_and_target
     assert certificate["full"]["accuracy"] == summary["full"]["accuracy"]
     assert certificate["best"]["accuracy"] == result.record["gain"]["accuracy"]
     assert result.certificate is not None
-    digest = weights_digest(path / "finetuned")
-    assert {**result.certificate.to_dict(), "weights_sha256": digest} == certificate
+    assert certificate.pop("weights_sha256") == weights_digest(path / "finetuned")
+    assert result.certificate.to_dict() == certificate
+
+
+def test_it_is_judged_and_timed_in_the_precision_that_the_search_chose(run):
+    summary = read_json(run / "summary.json")
+    summary["best"]["config"]["precision"] = "bfloat16"
+    write_json(run / "summary.json", summary)
+    result = finetune(run, replace(LASTING, epochs=1), progress=False)
+    certificate = read_json(run / "finetuned" / "certificate.json")
+    assert certificate["workload"] == summary["workload"]
+    assert certificate["subnet_workload"] == {**summary["workload"], "dtype": "bfloat16"}
+    assert certificate["best"]["accuracy"] == result.record["gain"]["accuracy"]
+    assert "judged and timed in bfloat16, eager" in (run / "finetuned" / "README.md").read_text()
+
+
+def test_both_sides_of_the_gain_are_judged_as_they_are_served(run, monkeypatch):
+    asked = []
+
+    def served(module, encoded, precision, **_):
+        asked.append((module.dtype, precision))
+        return np.zeros(len(encoded.labels), dtype=np.int64)
+
+    monkeypatch.setattr(finetuning, "predict_as_served", served)
+    finetuning._answers(run / "best", read_task(run / "data"), "int8", "cpu")
+    finetuning._answers(run / "best", read_task(run / "data"), "float16", "cpu")
+    assert asked == [(torch.float32, "int8"), (torch.float16, "float16")]
+
+
+def test_of_a_run_in_folds_nothing_is_looked_at_as_all_items_were_trained_on(run, monkeypatch):
+    task = read_task(run / "data")
+    search = task.train.take(range(len(task.train)), "out-of-fold")
+    folded = replace(task, search=search, folds=np.arange(len(search)) % 3)
+    monkeypatch.setattr(finetuning, "read_task", lambda _: folded)
+    result = finetune(run, replace(LASTING, epochs=1, patience=2), progress=False)
+    looks = result.record["looks"]
+    assert (looks["split"], looks["n_items"], looks["looks"]) == (None, 0, [])
+    assert not same_weights(run / "finetuned", run / "best")
+    card = (run / "finetuned" / "README.md").read_text()
+    assert "trained further on 64 items" in card
+    assert "weights were chosen" not in card
 
 
 def test_summary_and_report_of_the_run_tell_of_it(finished, trained):
@@ -336,3 +375,12 @@ def test_what_is_done_is_not_done_again(trained):
     assert again.certificate is None
     with pytest.raises(RunFolderError, match="was begun with seed=0, not seed=1"):
         finetune(path, replace(LASTING, seed=1), resume=True, progress=False)
+
+
+def test_a_summary_that_was_written_anew_is_told_again(run):
+    settings = replace(LASTING, epochs=1)
+    finetune(run, settings, progress=False)
+    told = read_json(run / "summary.json")
+    write_json(run / "summary.json", {key: told[key] for key in told if key != "finetuned"})
+    finetune(run, settings, resume=True, progress=False)
+    assert read_json(run / "summary.json") == told

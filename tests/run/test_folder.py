@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,11 @@ def test_an_error_without_a_system_message_is_told_as_it_is(tmp_path):
 
 def test_settings_are_readable_json(folder):
     assert json.loads(folder.config.read_text()) == SETTINGS
+
+
+def test_a_tree_that_cannot_be_copied_is_told_by_its_first_file(tmp_path):
+    def write(_):
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'"), ("c", "d", "no")])
+
+    with pytest.raises(RunFolderError, match=r"best': \[Errno 28\] No space left on device: 'b'$"):
+        write_folder(tmp_path / "best", write)
