@@ -71,6 +71,15 @@ def main() -> None:
     options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
+    cells = _kept_cells(options) if options.kept else _all_cells(options)
+    figures = figures_of(cells)
+    for line in lines_of(figures):
+        print(line)
+    record("compression", replace_paths(options), figures, options.device)
+
+
+def _all_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The cells that are asked for; those that are not kept are done."""
     cells = []
     for seed, name in itertools.product(range(options.seeds), options.tasks):
         study = Study(name, seed, options.data, options.cache, options.budget, options.device)
@@ -80,11 +89,17 @@ def main() -> None:
         cells.append(bench.full())
         for target, (method, training) in itertools.product(options.targets, options.variants):
             cells.append(bench.cell(target, method, training))
-    figures = figures_of(cells)
-    for line in lines_of(figures):
-        print(line)
-    settings = replace_paths(options)
-    record("compression", settings, figures, options.device)
+    return cells
+
+
+def _kept_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The cells that were done so far, of the tasks and seeds that are asked for."""
+    paths = sorted((options.cache / options.budget.name).glob("*/cells/*.json"))
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    chosen = [c for c in cells if c["task"] in options.tasks and c["seed"] < options.seeds]
+    if not chosen:
+        raise SystemExit(f"--cache={options.cache} keeps no cell of this budget; run without --kept first")
+    return chosen
 
 
 def _options() -> argparse.Namespace:
@@ -95,6 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS), help="latency ratios")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--methods", nargs="+", choices=(SUBJECT, *RIVALS), help="by default all")
+    parser.add_argument("--kept", action="store_true", help="do nothing new: record what cells are kept")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch; 0 leaves them as they are")
     for field in fields(Budget):

@@ -73,11 +73,19 @@ def test_every_method_is_judged_on_validation_and_test_pooled(run, scripts, monk
 
     monkeypatch.setattr(scripts._Bench, "_compressed", refuse)
     assert run("--quick")["cells"] == figures["cells"]
+    kept = run("--quick", "--kept")
+    assert {cell["method"] for cell in kept["cells"]} == {cell["method"] for cell in figures["cells"]}
+    assert kept["n_won"] == figures["n_won"]
 
 
 def test_a_missing_folder_is_told_in_a_sentence(run, tmp_path):
     with pytest.raises(SystemExit, match="holds no folder 'cola'; name that of all tasks"):
         run("--quick", "--tasks", "cola")
+
+
+def test_without_kept_cells_there_is_nothing_to_record(run):
+    with pytest.raises(SystemExit, match="keeps no cell of this budget; run without --kept first"):
+        run("--quick", "--kept")
 
 
 def test_without_torch_pruning_the_other_rivals_are_left(run, scripts, monkeypatch, capsys):
