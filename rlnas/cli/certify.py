@@ -95,7 +95,7 @@ def run_certify(options: argparse.Namespace) -> int:
         tokenizer = read_tokenizer(baseline, trust_remote_code=options.trust_remote_code)
         workload = with_lengths_of(workload, tokenizer, task.train)
     certificates = []
-    for model, target_ratio in cases:
+    for model, target_ratio, precision in cases:
         if len(cases) > 1:
             print(f"{model}:")
         certificate = certify(
@@ -103,6 +103,7 @@ def run_certify(options: argparse.Namespace) -> int:
             baseline=baseline,
             task=task,
             workload=workload,
+            model_workload=workload.in_precision(precision),
             device=device,
             target_ratio=target_ratio,
             max_seq_len=workload.seq_len,
@@ -112,7 +113,7 @@ def run_certify(options: argparse.Namespace) -> int:
         print(certificate)
         certificates.append(certificate)
     if options.out is not None:
-        _write(options.out, [model for model, _ in cases], certificates)
+        _write(options.out, [model for model, *_ in cases], certificates)
     return MISSED if any(one.target_met is False for one in certificates) else 0
 
 
@@ -146,14 +147,16 @@ def _baseline(model: str, baseline: str | None) -> str:
     return str(baseline if full is None else full.full)
 
 
-def _of_run(options: argparse.Namespace) -> tuple[Workload | None, list[tuple[str, float | None]]]:
-    """What stands for flags of the workload that are not given; the models and the targets of each."""
+def _of_run(
+    options: argparse.Namespace,
+) -> tuple[Workload | None, list[tuple[str, float | None, str | None]]]:
+    """What stands for flags of the workload that are not given; each model, its target and precision."""
     from rlnas.run.models import model_path, models_for
     from rlnas.workload import Workload
 
     folder = _finished_run(options.model)
     if folder is None:
-        return None, [(options.model, options.target_ratio)]
+        return None, [(options.model, options.target_ratio, None)]
     models = models_for(folder, options.target_ratio)
     workload = Workload(**models[0]["workload"])
     # One with a prediction is for another device or workload.
@@ -169,7 +172,8 @@ def _of_run(options: argparse.Namespace) -> tuple[Workload | None, list[tuple[st
     paths = [str(model_path(folder, model, delivered=options.delivered)) for model in models]
     if any("finetuned" in model for model in models):
         logger.info("measured: %s", ", ".join(paths))
-    return workload, list(zip(paths, targets, strict=True))
+    precisions = [model["best"]["config"].get("precision") for model in models]
+    return workload, list(zip(paths, targets, precisions, strict=True))
 
 
 def _finished_run(path: str) -> RunFolder | None:

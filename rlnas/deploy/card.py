@@ -191,10 +191,10 @@ def _latency_text(found: Mapping[str, Any]) -> str:
     text = f"Its latency is {ratio} of the full model's"
     if found["target_met"] is not None:
         text += f"; the target {found['target_ratio']:g} is {'met' if found['target_met'] else 'missed'}"
-    text += (
-        f". Both were timed in the same rounds: {Workload(**found['workload'])}, "
-        f"on {plain(DeviceInfo(**found['device']))}."
-    )
+    text += f". Both were timed in the same rounds: {Workload(**found['workload'])}, "
+    if served := found.get("subnet_workload"):  # not in certificates of earlier versions
+        text += f"the subnet in {served['dtype']}, {served['mode']}, "
+    text += f"on {plain(DeviceInfo(**found['device']))}."
     prediction = found["prediction"]
     if prediction is not None:
         text += (

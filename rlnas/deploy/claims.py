@@ -199,11 +199,10 @@ def check_parameters(claimed: Mapping[str, int], weights: WeightsFile) -> Findin
 def check_precision(claims: Claims, weights: WeightsFile) -> Finding:
     """Whether the weights have the number format that is claimed."""
     found = ", ".join(weights.dtypes)
-    stated = {"config.json": claims.layout.dtype, CONFIG_FILE: claims.config.precision}
-    for name, dtype in stated.items():
-        if dtype is not None and weights.dtypes != (dtype,):
-            sentence = f"{name} claims weights in {dtype}, but the file holds {found}"
-            return Finding("precision", False, sentence, found)
+    dtype = claims.layout.dtype  # that of subnet.json is what to serve in; the file is written before that
+    if dtype is not None and weights.dtypes != (dtype,):
+        sentence = f"config.json claims weights in {dtype}, but the file holds {found}"
+        return Finding("precision", False, sentence, found)
     return Finding("precision", True, f"the weights are in {found}, as claimed", found)
 
 
@@ -263,6 +262,8 @@ def check_latency(
     """
     try:
         claimed, workload = float(certificate["latency_ratio"]), Workload(**certificate["workload"])
+        served = certificate.get("subnet_workload")  # not in those of earlier versions
+        model_workload = None if served is None else Workload(**served)
         low, high = (float(bound) for bound in certificate["latency_ratio_ci"])
         kind, name = certificate["device"]["kind"], certificate["device"]["name"]
     except (KeyError, TypeError, ValueError) as error:
@@ -287,6 +288,7 @@ def check_latency(
         model,
         baseline=baseline,
         workload=workload,
+        model_workload=model_workload,
         device=kind,
         n_rounds=_ROUNDS,
         max_seconds=_SECONDS,

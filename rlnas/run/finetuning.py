@@ -1,8 +1,8 @@
 """Further training of a model that a finished run has delivered, and a certificate of what came out.
 
 It starts from the delivered weights and learns from the run's training items and from its full model. The
-search split, on which the subnet was chosen, says when to stop and which weights to keep; the final split
-is touched by the certificate alone.
+search split, on which the subnet was chosen, says when to stop and which weights to keep; in folds nothing
+does, as the delivered weights have seen all items. The final split is touched by the certificate alone.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import logging
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-import torch
 
 from rlnas.data import read_task
 from rlnas.deploy import certify, export
 from rlnas.deploy.card import write_card
 from rlnas.deploy.loading import load
 from rlnas.deploy.plain import fill_from_plain
+from rlnas.deploy.serving import predict_as_served
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import EvaluationError, RLNASError, RunFolderError, TrainingError
 from rlnas.report import read_summary, write_report
@@ -36,7 +35,6 @@ from rlnas.scores import difference_interval, score
 from rlnas.space import SubnetConfig
 from rlnas.supernet import SubnetFinisher, Supernet
 from rlnas.supernet.encoding import encode
-from rlnas.supernet.inference import predict
 from rlnas.supernet.modeling_subnet import SubnetModel
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.workload import Workload
@@ -64,7 +62,7 @@ class Finetuning:
     Attributes:
         epochs: Passes over the training items at most, at least 1.
         patience: Passes without gain on the search split after which it ends; None for no early end, and
-            then the last weights count.
+            then the last weights count, as they do where the run's task has folds.
         learning_rate: Peak rate of the encoder; None takes `RATE_SHARE` of what
             `rlnas.run.training.usual_learning_rate` says.
         precision: ``"auto"``, ``"float32"`` or ``"bfloat16"``, see `Optimisation`.
@@ -310,12 +308,18 @@ def _train(
         subnet = _subnet(delivered, full, place.subnet)
     if not place.work.is_dir():
         write_folder(place.work, lambda path: write_json(path / SETTINGS_FILE, wanted))
+    if task.n_folds:
+        settings = replace(settings, patience=None)
+        logger.info(
+            "all %d items are trained on in folds, so none can say when to stop: %d passes",
+            *(len(task.train), settings.epochs),
+        )
     try:
         finished = settings.finisher(full.shape.hidden_size).finish(
             subnet,
             full,
             task.train,
-            validation=task.search,
+            validation=None if task.n_folds else task.search,
             metric=functools.partial(score, task.metric),
             checkpoint=place.work / "training.pt",
             progress=progress,
@@ -345,17 +349,19 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     start = time.monotonic()
     model, folder = place.model, place.folder
     workload = Workload(**model["workload"])
+    served = workload.in_precision(place.subnet.precision)
     certificate = certify(
         place.trained,
         baseline=folder.full,
         task=task,
         workload=workload,
+        model_workload=served,
         device=device,
         # One with a prediction is for another device or workload.
         target_ratio=None if model.get("prediction") else model.get("target_ratio"),
     )
     before, after = (
-        _answers(path, task, workload.dtype, device) for path in (model_path(folder, model), place.trained)
+        _answers(path, task, served.dtype, device) for path in (model_path(folder, model), place.trained)
     )
     labels = task.final.labels
     scores = [score(task.metric, labels, answers) for answers in (before, after)]
@@ -376,12 +382,12 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     return certificate
 
 
-def _answers(path: Path, task: Task, dtype: str, device: str) -> npt.NDArray[Any]:
-    """Predictions for the final split in a number format, as `certify` makes them."""
+def _answers(path: Path, task: Task, precision: str, device: str) -> npt.NDArray[Any]:
+    """Predictions for the final split in a precision, as `certify` makes them."""
     loaded = load(path, trust_remote_code=False, is_judged=True)
     module, tokenizer = cast("tuple[Any, Any]", (loaded.module, loaded.tokenizer))
-    module = module.to(device=device, dtype=getattr(torch, dtype)).eval()
-    return predict(module, encode(tokenizer, task.final, loaded.max_seq_len), name=repr(str(path)))
+    encoded = encode(tokenizer, task.final, loaded.max_seq_len)
+    return predict_as_served(module.to(device), encoded, precision, name=repr(str(path)))
 
 
 def _result(place: _Place, certificate: Certificate | None) -> Finetuned:

@@ -176,10 +176,8 @@ def test_a_wrong_number_of_parameters_names_who_claims_it(folder: Path):
 def test_the_number_format_is_that_of_the_file(folder: Path):
     claims, weights = read_claims(folder), describe_weights(folder)
     assert check_precision(claims, weights).passed
-    claimed = replace(claims, config=replace(SUBNET, precision="bfloat16"))
-    finding = check_precision(claimed, weights)
-    assert not finding.passed
-    assert finding.sentence == "subnet.json claims weights in bfloat16, but the file holds float32"
+    served = replace(claims, config=replace(SUBNET, precision="int8"))
+    assert check_precision(served, weights).passed  # which says what to serve in
     coarse = replace(weights, dtypes=("bfloat16", "float32"))
     assert check_precision(claims, coarse).sentence == (
         "config.json claims weights in float32, but the file holds bfloat16, float32"
@@ -279,6 +277,16 @@ def test_a_latency_holds_if_intervals_overlap_or_it_is_within_a_tenth(
     )
     assert finding.sentence.endswith("which is more than 10% off; certify the model again") is not passed
     assert (asked[0]["baseline"], asked[0]["workload"]) == ("full", Workload(seq_len=8))
+    assert asked[0]["model_workload"] is None
+
+
+def test_a_latency_is_measured_again_in_the_precision_that_was_certified(
+    folder: Path, certificate: dict[str, Any], timed: Any
+):
+    asked, served = timed(0.5, 0.49, 0.51), Workload(seq_len=8).in_precision("int8")
+    certificate["subnet_workload"] = served.to_dict()
+    assert check_latency(folder, "full", certificate, stated_ratio=0.5).passed
+    assert asked[0]["model_workload"] == served
 
 
 @pytest.mark.parametrize(("kind", "name"), [("cuda", "NVIDIA H100"), ("cpu", "an abacus")])
