@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from rlnas.latency import PrecisionTables, describe_device
 from rlnas.metrics import Metrics
 from rlnas.report import format_table, read_summary
 from rlnas.run import run_job
+from rlnas.run.baseline import _job, _spec
 from rlnas.run.folder import RunFolder
 from rlnas.run.precisions import describe_precisions, int8_sentence, precision_tables
 from rlnas.run.training import load_supernet
@@ -125,6 +127,14 @@ def test_the_summary_counts_trials_by_precision(tmp_path):
 def test_races_among_precisions_are_refused(world):
     with pytest.raises(ValueError, match=r"races are among subnets of one precision, .*without --racing"):
         world.job(precisions=("float32", "int8"), racing=Racing())
+
+
+def test_int8_alone_is_refused_as_nothing_would_be_searched_or_delivered_in_it(world):
+    workload = replace(world_module.WORKLOAD, dtype="int8", mode="onnxruntime")
+    with pytest.raises(ValueError, match=r"dtype='int8' alone would search in floats.*--precisions int8"):
+        world.job(workload=workload)
+    job = world.job(workload=workload, precisions=("int8",))
+    assert _job(json.loads(json.dumps(_spec(job)))).precisions == ("int8",)
 
 
 def test_settings_hold_precisions_only_where_there_are_some(world):
