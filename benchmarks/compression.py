@@ -6,7 +6,10 @@ over the same items, and the best weights on the search split are kept. All are 
 validation and test pooled, which nothing else sees. It runs cell by cell and keeps each, so that it can
 be stopped and goes on where it was. Full sizes are for a GPU.
 
-A win: the lower end of the paired difference to a rival is above -0.5 points, and its mean not below 0.
+A win: the lower end of the paired difference to a rival is above -0.5 points, its mean not below 0, and
+rlnas is no slower than the target or than the rival, within the tolerance of a certificate. Intervals are
+over the items that both are judged on, given the seeds: that other seeds would train otherwise is not in
+them. The search alone sees the search items; nobody trains on them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlnas.deploy.certificate import TARGET_TOLERANCE
 from rlnas.scores import difference_interval, score, score_interval
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ def _pairs(cells: Sequence[Cell], training: str) -> list[dict[str, Any]]:
             continue
         one, other = ([cell for cell in group if cell["seed"] in seeds] for group in (theirs, ours))
         mean, low, high = _difference(one, other)
+        theirs_ratio, own_ratio = (
+            float(np.mean([cell["latency"]["ratio"] for cell in group])) for group in (one, other)
+        )
+        in_time = own_ratio <= TARGET_TOLERANCE * max(target, theirs_ratio)
         pairs.append(
             {
                 "task": task,
@@ -107,7 +112,8 @@ def _pairs(cells: Sequence[Cell], training: str) -> list[dict[str, Any]]:
                 "difference_points": 100 * mean,
                 "ci": [100 * low, 100 * high],
                 "n_seeds": len(seeds),
-                "win": low > -TOLERANCE and mean >= 0,
+                "in_time": in_time,
+                "win": in_time and low > -TOLERANCE and mean >= 0,
             }
         )
     return pairs

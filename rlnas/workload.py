@@ -110,11 +110,13 @@ class Workload:
         dealt = [texts[start::n_requests] for start in range(n_requests)]
         return tuple(sorted(tuple(sorted(request, reverse=True)) for request in dealt))
 
-    def in_precision(self, precision: str) -> Workload:
+    def in_precision(self, precision: str | None) -> Workload:
         """The same requests to a model in another number format, in the form in which that is served.
 
-        Float formats run in this workload's mode, int8 in ONNX Runtime.
+        Float formats run in this workload's mode, int8 in ONNX Runtime. None is this workload itself.
         """
+        if precision is None:
+            return self
         mode = "onnxruntime" if precision in INT8_BLOCKS else self.mode
         return replace(self, dtype=precision, mode=mode)
 

@@ -133,3 +133,4 @@ def test_another_precision_comes_in_the_form_in_which_it_is_served():
     workload = Workload(4, 32, mode="compiled")
     assert workload.in_precision("bfloat16") == Workload(4, 32, "bfloat16", "compiled")
     assert workload.in_precision("int8_ffn") == Workload(4, 32, "int8_ffn", "onnxruntime")
+    assert workload.in_precision(None) is workload

@@ -71,7 +71,8 @@ def assign_folds(
         if np.count_nonzero(counts[:, stratum]) == 1:
             raise DataError(
                 f"all {counts[:, stratum].sum()} items of class {name!r} fall into one fold, so that none "
-                "would be left to train on; give more of them, or remove the class"
+                "would be left to train on; give more of them, remove the class, or carve a search split "
+                "(folds=0)"
             )
     return folds
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rlnas.space import ModelShape, SubnetConfig
     from rlnas.workload import Workload
 
+BINDING_FILE = "precisions.json"
+"""What binds the tables of a folder."""
+
 PRECISIONS_VERSION = 1
 """Version of the JSON file; a file of another version is not read."""
 
@@ -152,7 +155,7 @@ class PrecisionTables:
                 "reference": self.reference,
                 "full_ratios": dict(self.full_ratios),
             }
-            write_whole(target / "precisions.json", json.dumps(values, indent=1) + "\n")
+            write_whole(target / BINDING_FILE, json.dumps(values, indent=1) + "\n")
         except OSError as error:
             raise RunFolderError(f"cannot write the latency tables {target}: {error.strerror}") from error
 
@@ -178,7 +181,7 @@ class PrecisionTables:
         Raises:
             LatencyTableError: If a file is missing, damaged, or does not belong to the others.
         """
-        path = Path(folder) / "precisions.json"
+        path = Path(folder) / BINDING_FILE
         fix = "delete the folder and calibrate again"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -186,7 +186,8 @@ def finetuned_sentence(summary: Mapping[str, Any]) -> str:
 
 def setting_sentence(summary: Mapping[str, Any]) -> str:
     """Where and with what it was timed."""
-    return f"Timed on {device_text(summary)}: {workload_text(summary)}."
+    own = "; subnets in their own precision, int8 in ONNX Runtime" if summary.get("precisions") else ""
+    return f"Timed on {device_text(summary)}: {workload_text(summary)}{own}."
 
 
 def device_text(summary: Mapping[str, Any]) -> str:

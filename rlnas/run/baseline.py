@@ -124,6 +124,7 @@ def _spec(job: Job) -> dict[str, object]:
         "pooling": job.pooling,
         "trust_remote_code": job.trust_remote_code,
         "workload": asdict(job.workload),
+        "precisions": job.precisions,
         "schedule": asdict(job.schedule),
     }
 

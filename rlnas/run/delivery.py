@@ -267,9 +267,7 @@ def _finish_and_certify(
             baseline=folder.full,
             task=inputs.task,
             workload=inputs.workload,
-            model_workload=None
-            if config.precision is None
-            else inputs.workload.in_precision(config.precision),
+            model_workload=inputs.workload.in_precision(config.precision),
             device=job.device,
             target_ratio=goal.target_ratio,
         )

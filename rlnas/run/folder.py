@@ -131,7 +131,8 @@ class RunFolder:
 
     def _check_settings(self, settings: Mapping[str, str]) -> None:
         stored = read_json(self.config)
-        for key, value in settings.items():
+        for key in dict.fromkeys((*settings, *stored)):
+            value = str(settings.get(key))
             if key not in FREE_TO_CHANGE and str(stored.get(key)) != value:
                 raise HistoryError(
                     f"the run in {str(self.path)!r} was started with {key}={stored.get(key)}, "

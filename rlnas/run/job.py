@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.calibration.precisions import check_reference
 from rlnas.errors import BudgetError, RewardError
+from rlnas.precision import INT8_BLOCKS
 from rlnas.precision_space import checked_precisions
 from rlnas.protocols import TargetedReward
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
@@ -192,7 +193,8 @@ class Job:
             or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, `min_steps` is negative, lengths are given
             twice, subnets are raced in folds, a control is there twice or is the run's own controller,
-            precisions lack the workload's dtype, or there are precisions and races or folds.
+            precisions lack the workload's dtype, the dtype is int8 without precisions, or there
+            are precisions and races or folds.
     """
 
     model: str
@@ -231,6 +233,11 @@ class Job:
             raise ValueError(
                 "lengths_from_task takes the task's lengths, but the workload has "
                 f"{len(self.workload.lengths)} of its own; drop either"
+            )
+        if self.workload.dtype in INT8_BLOCKS and not self.precisions:
+            raise ValueError(
+                f"dtype={self.workload.dtype!r} alone would search in floats and deliver no int8 model; "
+                f"add it to the precisions (--precisions {self.workload.dtype})"
             )
         if self.precisions:
             object.__setattr__(self, "precisions", checked_precisions(self.precisions))

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlnas.calibration import calibrate_precisions, probe_blocks
 from rlnas.latency import PrecisionTables
+from rlnas.latency.precisions import BINDING_FILE
 from rlnas.pareto import is_pareto_optimal
 from rlnas.precision import INT8_BLOCKS
 from rlnas.run.calibration import calibrate_with_bar
@@ -38,7 +39,7 @@ def precision_tables(
     Raises:
         LatencyTableError: If those that are there are damaged, for something else, or lack a precision.
     """
-    is_stored = folder.precisions.is_dir()
+    is_stored = (folder.precisions / BINDING_FILE).is_file()  # written last
     given = folder.precisions if is_stored else job.latency_table
     if given is not None:
         tables = PrecisionTables.load(
@@ -68,6 +69,7 @@ def precision_tables(
         )
     if not is_stored:
         tables.save(folder.precisions)
+    if not folder.latency.is_file():
         tables.reference_table.save(folder.latency)
     return tables
 

@@ -30,7 +30,7 @@ def transferred(run: str, checkpoint: Supernet, task: Task, *, seed: int) -> Sup
         CheckpointError: If there are no shared weights, or they do not fit the checkpoint.
         DataError: If the earlier run was trained on items that this one is judged on.
     """
-    folder = RunFolder(Path(run))
+    folder = _folder_of(run)
     place = folder.supernet if folder.supernet.is_dir() else folder.path
     try:
         earlier = Supernet.load(place, device=str(checkpoint.device))
@@ -72,8 +72,15 @@ def _judging(task: Task) -> tuple[Split, Split]:
     return task.search, task.final
 
 
+def _folder_of(run: str) -> RunFolder:
+    """The run, also where its shared weights are named: what they were trained on is known all the same."""
+    path = Path(run).resolve()
+    owner = RunFolder(path.parent)
+    return owner if owner.supernet == path and owner.config.is_file() else RunFolder(Path(run))
+
+
 def describe_start(run: str) -> dict[str, str | None]:
     """The earlier run, as ``from_run`` in ``summary.json``: its folder's name and its task."""
-    path = Path(run)
-    data = RunFolder(path).data
-    return {"run": path.resolve().name, "task": read_task(data).name if data.is_dir() else None}
+    folder = _folder_of(run)
+    data = folder.data
+    return {"run": folder.path.resolve().name, "task": read_task(data).name if data.is_dir() else None}

@@ -139,6 +139,15 @@ def test_a_win_needs_a_mean_that_is_not_below_and_an_interval_above_half_a_point
     assert not below["pairs"][0]["win"]
 
 
+def test_what_is_slower_than_the_target_and_the_rival_wins_nothing(figures_of):
+    cells = [cell("full", answers(50), target=1.0), cell("rlnas", answers(60))]
+    cells.append(cell("uniform", answers(100)))
+    cells[1]["latency"] |= {"ratio": 0.53}
+    assert not figures_of(cells)["pairs"][0]["win"]
+    cells[2]["latency"] = cells[1]["latency"]
+    assert figures_of(cells)["pairs"][0]["win"]
+
+
 def test_one_lost_rival_loses_the_cell(figures_of):
     cells = [cell("full", answers(50), target=1.0), cell("rlnas", answers(60))]
     cells += [cell("uniform", answers(100)), cell("knapsack", answers(20))]

@@ -70,6 +70,15 @@ def test_a_run_stands_for_its_chosen_and_its_full_model(brief, finished, tuned):
     assert compared == [(best, full), (best, tuned), (tuned, full)]
 
 
+def test_a_model_of_a_run_is_certified_in_the_precision_that_was_chosen(brief, run):
+    summary = read_json(run / "summary.json")
+    summary["best"]["config"]["precision"] = "bfloat16"
+    write_json(run / "summary.json", summary)
+    assert main(["certify", str(run), *CPU, "--target-ratio", "100"]) == 0
+    assert brief[0][1]["workload"] == WORKLOAD
+    assert brief[0][1]["model_workload"] == WORKLOAD.in_precision("bfloat16")
+
+
 MIX = {"batch_size": 2, "seq_len": 24, "dtype": "bfloat16", "lengths": [8, 24]}
 
 

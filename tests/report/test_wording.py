@@ -143,6 +143,9 @@ def test_the_setting_names_device_and_workload(summary: dict[str, Any]):
     assert setting_sentence(summary) == (
         "Timed on Example CPU @ 2.00GHz, cpu, 1 thread: batch 1 x 64 tokens, float32, eager."
     )
+    assert setting_sentence(summary | {"precisions": {"reference": "float32"}}).endswith(
+        ", float32, eager; subnets in their own precision, int8 in ONNX Runtime."
+    )
 
 
 def test_a_gpu_is_named_with_its_clock_and_driver():

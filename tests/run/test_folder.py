@@ -93,6 +93,12 @@ def test_a_setting_that_the_run_knew_nothing_of_is_refused(folder):
         folder.open(SETTINGS | {"new": "1"}, resume=True)
 
 
+def test_a_setting_that_is_left_out_is_refused_and_kept(folder):
+    with pytest.raises(HistoryError, match=r"was started with seed=.*, not seed=None; resume it with the"):
+        folder.open({key: value for key, value in SETTINGS.items() if key != "seed"}, resume=True)
+    assert read_json(folder.config) == SETTINGS
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("budget", "80"), ("controls", "(random,)"), ("allow_foreign_table", "True")]
 )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import world as world_module
 
+from rlnas.data import load_task
 from rlnas.errors import LatencyTableError
 from rlnas.evaluation import Racing
 from rlnas.latency import PrecisionTables, describe_device
 from rlnas.metrics import Metrics
 from rlnas.report import format_table, read_summary
 from rlnas.run import run_job
-from rlnas.run.precisions import describe_precisions, int8_sentence
+from rlnas.run.baseline import _job, _spec
+from rlnas.run.folder import RunFolder
+from rlnas.run.precisions import describe_precisions, int8_sentence, precision_tables
+from rlnas.run.training import load_supernet
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.trial import Trial
 
@@ -66,6 +71,21 @@ def test_an_int8_winner_is_certified_in_onnx_runtime_and_comes_as_a_file(world, 
     assert (tmp_path / "run" / "best" / "model_int8.onnx").is_file()
 
 
+def test_a_run_that_was_killed_while_it_kept_its_tables_goes_on(world, tmp_path, monkeypatch):
+    precisions = ("float32", "bfloat16")
+    tables = write_tables(tmp_path / "tables", precisions)
+    job, folder = world.job(precisions=precisions, latency_table=str(tables)), RunFolder(tmp_path / "run")
+    folder.precisions.mkdir(parents=True)
+    supernet = load_supernet(job, load_task(str(world.data)))
+    monkeypatch.setattr("rlnas.run.precisions.calibrate_precisions", None)
+    for name in ("precisions.json", "../latency.json"):
+        found = precision_tables(job, supernet, job.workload, folder, progress=False)
+        assert found.full_ratios == {"float32": 1.0, "bfloat16": 0.6}
+        assert (folder.precisions / "precisions.json").is_file()
+        assert folder.latency.is_file()
+        (folder.precisions / name).unlink()
+
+
 def test_a_table_that_lacks_a_precision_is_refused(world, tmp_path):
     tables = write_tables(tmp_path / "tables", ("float32",))
     job = world.job(precisions=("float32", "bfloat16"), latency_table=str(tables))
@@ -107,6 +127,14 @@ def test_the_summary_counts_trials_by_precision(tmp_path):
 def test_races_among_precisions_are_refused(world):
     with pytest.raises(ValueError, match=r"races are among subnets of one precision, .*without --racing"):
         world.job(precisions=("float32", "int8"), racing=Racing())
+
+
+def test_int8_alone_is_refused_as_nothing_would_be_searched_or_delivered_in_it(world):
+    workload = replace(world_module.WORKLOAD, dtype="int8", mode="onnxruntime")
+    with pytest.raises(ValueError, match=r"dtype='int8' alone would search in floats.*--precisions int8"):
+        world.job(workload=workload)
+    job = world.job(workload=workload, precisions=("int8",))
+    assert _job(json.loads(json.dumps(_spec(job)))).precisions == ("int8",)
 
 
 def test_settings_hold_precisions_only_where_there_are_some(world):

@@ -65,6 +65,9 @@ def test_a_run_that_has_seen_the_items_is_refused(world, finished, checkpoint, t
     task = load_task(tmp_path / "same")
     with pytest.raises(DataError, match=r"was trained on \d+ of the \d+ items of this task's search split"):
         transferred(str(finished), checkpoint, task, seed=0)
+    with pytest.raises(DataError, match=r"was trained on \d+ of"):
+        transferred(str(finished / "supernet"), checkpoint, task, seed=0)
+    assert describe_start(str(finished / "supernet")) == {"run": "finished", "task": "reviews"}
 
 
 def test_a_run_without_weights_is_refused(checkpoint, other, tmp_path):
