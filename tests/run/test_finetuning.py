@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from world import N_SEARCH, WORKLOAD
+from world import N_SEARCH
 
-from rlnas.data import read_task, write_task
+from rlnas.data import read_task
 from rlnas.deploy.loading import load
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.errors import EvaluationError, HistoryError, RunFolderError, TrainingError
@@ -288,34 +288,6 @@ def test_the_search_split_stops_it_and_keeps_the_best_weights(run, monkeypatch):
     assert result.record["looks"]["stopped_early"]
     assert same_weights(run / "finetuned", run / "best")
     assert result.record["gain"]["gain_ci"] == [0.0, 0.0]
-
-
-def test_in_folds_no_item_says_when_to_stop_as_all_are_trained_on(run, monkeypatch):
-    task = read_task(run / "data")
-    folded = replace(task, search=task.train, folds=np.arange(len(task.train)) % 2)
-    shutil.rmtree(run / "data")
-    write_task(folded, run / "data")
-    looks = []
-    monkeypatch.setattr("rlnas.supernet.looks.predict", lambda *_args, **_how: looks.append(1))
-    settings = replace(LASTING, epochs=2, patience=1)
-    looked = finetune(run, settings, progress=False).record["looks"]
-    assert looks == []
-    assert (looked["looks"], looked["n_items"], looked["stopped_early"]) == ([], 0, False)
-    assert "weights were chosen on" not in (run / "finetuned" / "README.md").read_text()
-
-
-def test_a_model_that_is_served_in_another_precision_is_certified_in_that(run):
-    for path in (run / "summary.json", run / "best" / "subnet.json"):
-        values = read_json(path)
-        config = values if path.name == "subnet.json" else values["best"]["config"]
-        config["precision"] = "bfloat16"
-        write_json(path, values)
-    found = finetune(run, replace(LASTING, epochs=1), progress=False)
-    served = read_json(run / "finetuned" / "certificate.json")["subnet_workload"]
-    assert served == WORKLOAD.in_precision("bfloat16").to_dict()
-    assert found.record["gain"]["accuracy"] == found.model["finetuned"]["accuracy"]
-    card = (run / "finetuned" / "README.md").read_text()
-    assert "batch 1 x 16 tokens, float32, eager, the subnet in bfloat16, eager, on cpu" in card
 
 
 def test_items_of_the_final_split_are_not_trained_or_looked_at(run, monkeypatch):
