@@ -144,12 +144,12 @@ def _loss(cells: Sequence[Cell], group: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _wins(pairs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float], bool]:
-    """By task and target: whether the subject wins over every rival."""
-    wins: dict[tuple[str, float], bool] = {}
+    """By task and target: whether the subject wins over every rival; of cells that have all rivals."""
+    rivals = {pair["rival"] for pair in pairs}
+    cells: dict[tuple[str, float], dict[str, bool]] = {}
     for pair in pairs:
-        cell = (pair["task"], pair["target"])
-        wins[cell] = wins.get(cell, True) and bool(pair["win"])
-    return wins
+        cells.setdefault((pair["task"], pair["target"]), {})[pair["rival"]] = bool(pair["win"])
+    return {cell: all(wins.values()) for cell, wins in cells.items() if wins.keys() == rivals}
 
 
 def lines_of(figures: Mapping[str, Any]) -> list[str]:

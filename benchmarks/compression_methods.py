@@ -20,6 +20,7 @@ from benchmarks.torch_pruning_rival import graded, prune
 from rlnas import LayerwiseSpace
 from rlnas.additive import AdditiveModel
 from rlnas.controllers.knapsack import KnownSums
+from rlnas.deploy.certificate import TARGET_TOLERANCE
 from rlnas.deploy.loading import load
 from rlnas.report import read_summary
 from rlnas.scores import score
@@ -58,7 +59,7 @@ def bound_of(study: Study, target: float) -> float:
     ratios = [
         study.stopwatch.measure(first_layers(study.supernet.shape, k))["ratio"] for k in depths(study)
     ]
-    below = [ratio for ratio in ratios if ratio <= MARGIN * target]
+    below = [ratio for ratio in ratios if ratio <= TARGET_TOLERANCE * target]
     return max(below) if below and max(below) >= 0.9 * target else target
 
 
