@@ -26,7 +26,7 @@ from benchmarks.equivalence import FAMILIES, make_task, random_configs, write_ch
 from benchmarks.record import make_parser, record
 from rlnas.deploy import export
 from rlnas.deploy.audit import Scope, audit
-from rlnas.deploy.claims import DIGEST
+from rlnas.deploy.files import DIGEST
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.supernet import Supernet
 

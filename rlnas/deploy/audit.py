@@ -14,7 +14,6 @@ import torch
 
 from rlnas.deploy.agreement import ready
 from rlnas.deploy.claims import (
-    CERTIFICATE_FILE,
     check_config,
     check_digest,
     check_finite,
@@ -36,7 +35,7 @@ from rlnas.deploy.comparison import (
     random_batches,
     supernet_forms,
 )
-from rlnas.deploy.files import CONFIG_FILE, FILES
+from rlnas.deploy.files import CERTIFICATE_FILE, CONFIG_FILE, FILES
 from rlnas.deploy.findings import Audit, Finding
 from rlnas.deploy.foreign import (
     check_difference,

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlnas.deploy.certify import certify
-from rlnas.deploy.files import CONFIG_FILE
+from rlnas.deploy.files import CERTIFICATE_FILE, CONFIG_FILE, DIGEST
 from rlnas.deploy.findings import Finding
 from rlnas.deploy.layout import read_layout
 from rlnas.deploy.plain import plain_model
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from rlnas.deploy.weights_file import WeightsFile
     from rlnas.supernet import Supernet
 
-CERTIFICATE_FILE = "certificate.json"
-DIGEST = "weights_sha256"
 """Where a certificate holds the digest of the weights that it was made for."""
 
 LATENCY_TOLERANCE = 0.1

@@ -15,6 +15,12 @@ MODEL_FILE = Path(modeling_subnet.__file__)
 CARD_FILE = "README.md"
 """The model card; a hub shows it."""
 
+CERTIFICATE_FILE = "certificate.json"
+"""The certificate of a delivered model."""
+
+DIGEST = "weights_sha256"
+"""Key of a certificate: the digest of the weights, see `rlnas.deploy.weights_file`."""
+
 FORMS_FILE = "forms.json"
 """What forms the folder holds, see `rlnas.deploy.forms.Form`."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
 from rlnas.deploy.card import write_card
+from rlnas.deploy.files import CERTIFICATE_FILE, DIGEST
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
@@ -17,7 +18,7 @@ from rlnas.run.choice import choose, finalists, further_finalists, measure_again
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
-from rlnas.run.origin import CERTIFICATE_FILE, origin_of
+from rlnas.run.origin import origin_of
 from rlnas.run.repairing import (
     repaired_accuracies,
     settled_accuracies,
@@ -184,7 +185,7 @@ def _delivered(
         chosen = following
     model = describe_model(job, inputs, goal, chosen, certificate, steps, choice.confirmations)
     digest = weights_digest(goal.folder)
-    values = {**certificate.to_dict(), "steps": model["steps"], "weights_sha256": digest}
+    values = {**certificate.to_dict(), "steps": model["steps"], DIGEST: digest}
     write_json(goal.folder / CERTIFICATE_FILE, values)
     goal.delivered.parent.mkdir(exist_ok=True)
     write_json(goal.delivered, {"n_trials": n_trials, "model": model})

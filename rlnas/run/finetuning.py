@@ -21,6 +21,7 @@ import torch
 from rlnas.data import read_task
 from rlnas.deploy import certify, export
 from rlnas.deploy.card import write_card
+from rlnas.deploy.files import CERTIFICATE_FILE, DIGEST
 from rlnas.deploy.loading import load
 from rlnas.deploy.plain import fill_from_plain
 from rlnas.deploy.serving import predict_as_served
@@ -32,7 +33,7 @@ from rlnas.run.export import check_free
 from rlnas.run.folder import RunFolder, read_json, write_folder, write_json
 from rlnas.run.job import check_seed, ratio_name
 from rlnas.run.models import model_path, single_model
-from rlnas.run.origin import CERTIFICATE_FILE, FINETUNING_FILE, origin_of
+from rlnas.run.origin import FINETUNING_FILE, origin_of
 from rlnas.run.training import usual_learning_rate
 from rlnas.scores import difference_interval, score
 from rlnas.space import SubnetConfig
@@ -383,7 +384,7 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     record["seconds"]["certify"] = round(time.monotonic() - start, 3)
     write_json(place.trained / FINETUNING_FILE, record)
     digest = weights_digest(place.trained)
-    write_json(place.trained / CERTIFICATE_FILE, {**certificate.to_dict(), "weights_sha256": digest})
+    write_json(place.trained / CERTIFICATE_FILE, {**certificate.to_dict(), DIGEST: digest})
     return certificate
 
 

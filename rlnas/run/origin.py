@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlnas.deploy.files import CERTIFICATE_FILE
 from rlnas.deploy.origin import BaseModel, DataFacts, Origin
 from rlnas.report import read_summary
 from rlnas.run.folder import read_json
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
     from rlnas.run.folder import RunFolder
     from rlnas.trial import Trial
-
-CERTIFICATE_FILE = "certificate.json"
-"""The certificate of a delivered model, in its folder."""
 
 FINETUNING_FILE = "finetuning.json"
 """How a model was trained further by `rlnas.run.finetuning`, in its folder."""

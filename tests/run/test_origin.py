@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from rlnas.deploy.files import CERTIFICATE_FILE
 from rlnas.history import History
 from rlnas.report import read_summary
 from rlnas.run.folder import RunFolder, read_json
-from rlnas.run.origin import CERTIFICATE_FILE, origin_of, origin_of_trial
+from rlnas.run.origin import origin_of, origin_of_trial
 
 
 @pytest.fixture(scope="module")
