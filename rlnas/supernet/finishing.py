@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from rlnas.errors import InvalidSubnetError
 from rlnas.supernet.distillation import distillation_loss, hidden_loss, hidden_states, kept_layers
+from rlnas.supernet.encoding import sorted_batches
 from rlnas.supernet.importance import task_loss
 from rlnas.supernet.looks import Looks, share_right
 from rlnas.supernet.optimisation import Optimisation, optimise
@@ -17,11 +19,17 @@ from rlnas.supernet.optimisation import Optimisation, optimise
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rlnas.supernet.encoding import Batch
+    from torch import Tensor
+
+    from rlnas.supernet.encoding import Batch, EncodedSplit
     from rlnas.supernet.looks import Metric
     from rlnas.supernet.modeling_subnet import SubnetModel
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split
+
+
+ANSWER_BATCH = 32
+"""Items that a teacher answers in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +143,23 @@ class SubnetFinisher:
             )
 
         def backward(batch: Batch, _step: int) -> float:
-            with torch.no_grad():
-                goals, answers = hidden_states(teacher.model, batch)
             states, logits = hidden_states(subnet, batch)
             loss = (1 - self.teacher_weight) * task_loss(logits, batch.labels)
-            loss = loss + self.teacher_weight * distillation_loss(logits, answers)
+            loss = loss + self.teacher_weight * distillation_loss(logits, answers[batch.indices])
             if kept:
+                with torch.no_grad():
+                    goals, _ = hidden_states(teacher.model, batch)
                 own, other = ([side[i] for i in kept] for side in (states, goals))
                 loss = loss + self.hidden_weight * hidden_loss(own, other, batch.attention_mask)
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
         teacher.model.eval()  # type: ignore[no-untyped-call]
+        encoded = teacher.encode(split)
+        answers = _answers(teacher, encoded)
         optimise(
             subnet,
-            teacher.encode(split),
+            encoded,
             self.optimisation,
             backward,
             label="finish the subnet",
@@ -165,6 +175,16 @@ class SubnetFinisher:
         return Finished(
             tuple(looks.accuracies), looks.best, len(validation or ()), len(looks.accuracies) < n_planned
         )
+
+
+def _answers(teacher: Supernet, encoded: EncodedSplit) -> Tensor:
+    """The teacher's logits for all items, shape ``(n, num_labels)``: it need not say them in every pass."""
+    parts, order = [], []
+    with torch.no_grad():
+        for batch in sorted_batches(encoded, ANSWER_BATCH, teacher.model.device):
+            parts.append(hidden_states(teacher.model, batch)[1].float())
+            order.append(batch.indices)
+    return torch.cat(parts)[np.argsort(np.concatenate(order))]
 
 
 def _check_match(subnet: SubnetModel, teacher: SubnetModel) -> None:
