@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from benchmarks.compression_study import STEPS, steps
+from benchmarks.compression_study import STEPS
 from benchmarks.torch_pruning_rival import graded, prune
 from rlnas import LayerwiseSpace
 from rlnas.additive import AdditiveModel
@@ -108,15 +108,10 @@ def knapsack(study: Study, bound: float) -> tuple[SubnetConfig, SubnetModel]:
     supernet, importance = study.supernet, study.supernet.importance
     if importance is None:
         raise RuntimeError("the supernet of a study is in order, so its importance is known")
-    shape = supernet.shape
-    space = LayerwiseSpace.for_model(
-        shape,
-        num_attention_heads=steps(shape.num_attention_heads),
-        intermediate_size=steps(shape.intermediate_size),
-    )
+    space = LayerwiseSpace.for_model(supernet.shape, parts=STEPS)
     sums = KnownSums(AdditiveModel.probe(space, importance.kept), AdditiveModel.probe(space, study.latency))
     frontier = sums.frontier()
-    full_ms = float(study.latency([shape.full])[0])
+    full_ms = float(study.latency([supernet.shape.full])[0])
 
     def propose(allowed: float) -> SubnetConfig:
         index = frontier.best(allowed * full_ms)

@@ -23,7 +23,6 @@ from rlnas.controllers.surrogate import AutoController
 from rlnas.data import load_task
 from rlnas.latency import LatencyTable, clock_for, compare, timing_conditions
 from rlnas.run import DataSource, Job, Schedule, run_job
-from rlnas.space import quarters
 from rlnas.supernet import FullTrainer, Supernet
 from rlnas.supernet.optimisation import Optimisation
 from rlnas.supernet.timing import TimedModel
@@ -45,7 +44,7 @@ FINISHING_RATE = 1e-4
 """Of a compressed model: at the full model's rate those that have lost little get worse."""
 
 STEPS = 12
-"""Widths of a block that the table knows: so many equal parts of the full one."""
+"""Widths of a block on offer, to the search and to its rivals: so many equal parts of the full one."""
 
 WORKLOAD = Workload(batch_size=1, seq_len=64)
 
@@ -227,6 +226,7 @@ class Study:
             schedule=Schedule(full_epochs=0, epochs=0, finish_epochs=0),
             target_ratios=tuple(target_ratios),
             budget=self.budget.trials,
+            parts=STEPS,
             seed=self.seed,
             latency_table=str(self._table_file),
         )
@@ -254,15 +254,10 @@ class Study:
 
     @cached_property
     def latency(self) -> LatencyTable:
-        """The table, of more sizes than the search offers; made once for all tasks."""
+        """The table; made once for all tasks."""
         if not self._table_file.is_file():
             self._table_file.parent.mkdir(parents=True, exist_ok=True)
-            shape = self.supernet.shape
-            space = LayerwiseSpace.for_model(
-                shape,
-                num_attention_heads=steps(shape.num_attention_heads),
-                intermediate_size=steps(shape.intermediate_size),
-            )
+            space = LayerwiseSpace.for_model(self.supernet.shape, parts=STEPS)
             effort = Effort(n_models=self.budget.models, max_seconds=4 * self.budget.seconds)
             calibrate(self.supernet, space, WORKLOAD, self.device, effort=effort).save(self._table_file)
         return LatencyTable.load(self._table_file)
@@ -272,11 +267,6 @@ class Study:
         """Measures subnets, once for all tasks."""
         path = self.folder.parent / f"ratios-{self.device.replace(':', '-')}.jsonl"
         return Stopwatch(self.supernet, path, self.device, self.budget.seconds)
-
-
-def steps(full: int) -> tuple[int, ...]:
-    """Sizes of a block: nothing, quarters and twelfths of all of it."""
-    return tuple(sorted({*quarters(full), *(max(1, round(full * k / STEPS)) for k in range(1, STEPS + 1))}))
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 - a Dataset; the package has no types

@@ -230,9 +230,22 @@ def _ascending(name: str, options: Sequence[int], highest: int | None = None) ->
     return tuple(int(option) for option in values)
 
 
-def quarters(full: int) -> tuple[int, ...]:
-    """0, a quarter, a half, three quarters and all of `full`, without repeats."""
-    return tuple(sorted({0, *(max(1, round(full * k / 4)) for k in (1, 2, 3)), full}))
+QUARTERS = 4
+
+
+def equal_parts(full: int, parts: int = QUARTERS) -> tuple[int, ...]:
+    """0, 1, 2 and so on up to all of so many equal parts of `full`, rounded, without repeats.
+
+    Args:
+        full: At least 1.
+        parts: At least 1.
+
+    Raises:
+        InvalidSpaceError: If `parts` is less than 1.
+    """
+    if parts < 1:
+        raise InvalidSpaceError(f"sizes come in at least 1 part, but got parts={parts}")
+    return tuple(sorted({0, *(max(1, round(full * k / parts)) for k in range(1, parts)), full}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,27 +290,32 @@ class LayerwiseSpace:
         num_attention_heads: Sequence[int] | None = None,
         intermediate_size: Sequence[int] | None = None,
         *,
+        parts: int = QUARTERS,
         keep_last_layer: bool = False,
     ) -> LayerwiseSpace:
         """The same options for every layer of a model.
 
         Args:
             shape: Sizes of the full model.
-            num_attention_heads: Heads on offer, ascending; by default quarters of the full number.
-            intermediate_size: FFN units on offer, ascending; by default quarters.
+            num_attention_heads: Heads on offer, ascending; by default equal parts of the full number.
+            intermediate_size: FFN units on offer, ascending; by default equal parts.
+            parts: How many equal parts, at least 1; by default quarters.
             keep_last_layer: Whether the last layer's blocks may only shrink, not go.
 
         Raises:
-            InvalidSpaceError: If an option is negative, repeated or beyond the model.
+            InvalidSpaceError: If an option is negative, repeated or beyond the model, or `parts` is less
+                than 1.
         """
         heads = _ascending(
             "num_attention_heads",
-            quarters(shape.num_attention_heads) if num_attention_heads is None else num_attention_heads,
+            equal_parts(shape.num_attention_heads, parts)
+            if num_attention_heads is None
+            else num_attention_heads,
             shape.num_attention_heads,
         )
         units = _ascending(
             "intermediate_size",
-            quarters(shape.intermediate_size) if intermediate_size is None else intermediate_size,
+            equal_parts(shape.intermediate_size, parts) if intermediate_size is None else intermediate_size,
             shape.intermediate_size,
         )
         layers = [LayerOptions(heads, units)] * shape.num_hidden_layers
@@ -432,8 +450,8 @@ class UniformSpace:
         return cls(
             num_layers=shape.num_hidden_layers,
             num_hidden_layers=tuple(range(1, shape.num_hidden_layers + 1)),
-            num_attention_heads=quarters(shape.num_attention_heads)[1:],
-            intermediate_size=quarters(shape.intermediate_size)[1:],
+            num_attention_heads=equal_parts(shape.num_attention_heads)[1:],
+            intermediate_size=equal_parts(shape.intermediate_size)[1:],
         )
 
     @property

@@ -19,7 +19,7 @@ from rlnas.space import (
     SubnetConfig,
     UniformSpace,
     check_action,
-    quarters,
+    equal_parts,
 )
 from rlnas.testing import check_space
 
@@ -186,7 +186,7 @@ def test_heads_that_do_not_divide_are_refused():
 
 @given(st.integers(1, 100_000))
 def test_quarters_ascend_from_nothing_to_all(full):
-    options = quarters(full)
+    options = equal_parts(full)
     assert options[0] == 0
     assert options[-1] == full
     assert all(a < b for a, b in pairwise(options))
@@ -194,10 +194,30 @@ def test_quarters_ascend_from_nothing_to_all(full):
 
 
 def test_quarters_of_the_usual_sizes():
-    assert quarters(12) == (0, 3, 6, 9, 12)
-    assert quarters(3072) == (0, 768, 1536, 2304, 3072)
-    assert quarters(2) == (0, 1, 2)
-    assert quarters(1) == (0, 1)
+    assert equal_parts(12) == (0, 3, 6, 9, 12)
+    assert equal_parts(3072) == (0, 768, 1536, 2304, 3072)
+    assert equal_parts(2) == (0, 1, 2)
+    assert equal_parts(1) == (0, 1)
+
+
+@given(st.integers(1, 4096), st.integers(1, 24), st.integers(1, 4))
+def test_finer_parts_hold_the_coarser_ones(full, parts, factor):
+    coarse, fine = equal_parts(full, parts), equal_parts(full, parts * factor)
+    assert set(coarse) <= set(fine)
+    assert len(coarse) <= parts + 1
+
+
+def test_no_parts_are_refused():
+    with pytest.raises(InvalidSpaceError, match="at least 1 part, but got parts=0"):
+        equal_parts(12, 0)
+    with pytest.raises(InvalidSpaceError, match="parts=-1"):
+        LayerwiseSpace.for_model(ModelShape(1, 4, 16, 8), parts=-1)
+
+
+def test_a_space_of_twelfths():
+    space = LayerwiseSpace.for_model(ModelShape(2, 12, 36, 24), parts=12)
+    assert space.nvec == (13, 13, 13, 13)
+    assert space.layers[0].intermediate_size == tuple(range(0, 37, 3))
 
 
 # Spaces

@@ -72,6 +72,7 @@ def make_job(options: argparse.Namespace) -> Job:
         seed=options.seed,
         pooling=options.pooling,
         keep_last_layer=options.keep_last_layer,
+        parts=options.parts,
         sizes_worth_having=options.sizes_worth_having,
         latency_table=options.latency_table,
         allow_foreign_table=options.allow_foreign_table,

@@ -13,6 +13,7 @@ from rlnas.cli.report import show_result
 from rlnas.cli.rewards import REWARDS
 from rlnas.cli.task import add_task_flags
 from rlnas.cli.workload import add_workload_flags
+from rlnas.space import QUARTERS
 
 if TYPE_CHECKING:
     import argparse
@@ -145,10 +146,18 @@ def _add_space(group: argparse._ArgumentGroup) -> None:
         "--keep-last-layer", action="store_true", help="let the last layer shrink, but not go"
     )
     group.add_argument(
+        "--parts",
+        type=int,
+        default=QUARTERS,
+        metavar="N",
+        help="offer heads and FFN units in so many equal parts of the full numbers (default: quarters); "
+        "more, as 12, comes closer to a target and keeps more of the model, in a larger space",
+    )
+    group.add_argument(
         "--sizes-worth-having",
         action="store_true",
-        help="instead of quarters, offer the numbers of heads and the FFN widths that pay on the device; "
-        "a size that costs as much as a larger one is left out",
+        help="instead of equal parts, offer the numbers of heads and the FFN widths that pay on the "
+        "device; a size that costs as much as a larger one is left out",
     )
 
 

@@ -20,6 +20,7 @@ from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
 from rlnas.run.origin import origin_of
 from rlnas.run.repairing import (
+    in_question,
     repaired_accuracies,
     settled_accuracies,
     standard_error,
@@ -211,7 +212,9 @@ class _Choice:
     ) -> None:
         self._job, self._inputs, self._folder = job, inputs, folder
         self._timed = timed
-        self._measured = [replace(entry, trial=goal.judged(entry.trial)) for entry in measured]
+        self._measured = [
+            replace(entry, trial=goal.judged(entry.trial)) for entry in in_question(measured, goal.repaired)
+        ]
         self.goal = goal
         self.confirmations: list[dict[str, Any]] = []
 

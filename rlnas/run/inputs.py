@@ -176,18 +176,19 @@ def _regime(job: Job, latency: LatencyTable) -> Regime | None:
 
 
 def space_of(
-    shape: ModelShape, regime: Regime | None, *, keep_last_layer: bool, sizes_worth_having: bool
+    shape: ModelShape, regime: Regime | None, *, parts: int, keep_last_layer: bool, sizes_worth_having: bool
 ) -> LayerwiseSpace:
     """The subnets on offer: those that are searched, and that share their weights in training.
 
     Args:
         shape: Sizes of the full model.
         regime: What makes a model fast on the device, or None where that is not known.
+        parts: As in `rlnas.run.Job`.
         keep_last_layer: As in `rlnas.run.Job`.
         sizes_worth_having: As in `rlnas.run.Job`.
     """
     if regime is None or not sizes_worth_having:
-        return LayerwiseSpace.for_model(shape, keep_last_layer=keep_last_layer)
+        return LayerwiseSpace.for_model(shape, parts=parts, keep_last_layer=keep_last_layer)
     return regime.space(shape, keep_last_layer=keep_last_layer)
 
 
@@ -195,6 +196,7 @@ def _space(job: Job, supernet: Supernet, regime: Regime | None) -> LayerwiseSpac
     space = space_of(
         supernet.shape,
         regime,
+        parts=job.parts,
         keep_last_layer=job.keep_last_layer,
         sizes_worth_having=job.sizes_worth_having,
     )
@@ -228,7 +230,7 @@ def _latency(
     else:
         table = calibrate_with_bar(
             supernet,
-            LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer),
+            LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer),
             workload,
             job.device,
             extra_blocks=probe_blocks(supernet.shape) if job.sizes_worth_having else (),

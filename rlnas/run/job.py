@@ -11,11 +11,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from rlnas.calibration.precisions import check_reference
-from rlnas.errors import BudgetError, RewardError
+from rlnas.errors import BudgetError, InvalidSpaceError, RewardError
 from rlnas.precision import INT8_BLOCKS
 from rlnas.precision_space import checked_precisions
 from rlnas.protocols import TargetedReward
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
+from rlnas.space import QUARTERS, equal_parts
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
@@ -179,8 +180,9 @@ class Job:
         seed: Of everything random.
         pooling: ``"cls"``, ``"mean"``, or None for what the checkpoint was made for.
         keep_last_layer: Whether the last layer's blocks may only shrink, not go.
+        parts: Equal parts of the full numbers of heads and units in which sizes are on offer, at least 1.
         sizes_worth_having: Whether blocks have the sizes that are worth having on the device, see
-            `rlnas.latency.regime`, instead of quarters of the full ones.
+            `rlnas.latency.regime`, instead of equal parts of the full ones.
         latency_table: File of a latency table to use instead of calibrating, or None; with `precisions` the
             folder of a `rlnas.latency.PrecisionTables`.
         allow_foreign_table: Whether that table may be of another device or workload.
@@ -188,7 +190,8 @@ class Job:
 
     Raises:
         BudgetError: If `budget` is less than 1.
-        InvalidSpaceError: If a precision is unknown or stands there twice.
+        InvalidSpaceError: If a precision is unknown or stands there twice, `parts` is less than 1, or it is
+            not the usual one though sizes worth having are asked for.
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, `min_steps` is negative, lengths are given
@@ -215,6 +218,7 @@ class Job:
     seed: int = 0
     pooling: str | None = None
     keep_last_layer: bool = False
+    parts: int = QUARTERS
     sizes_worth_having: bool = False
     latency_table: str | None = None
     allow_foreign_table: bool = False
@@ -239,6 +243,7 @@ class Job:
                 f"dtype={self.workload.dtype!r} alone would search in floats and deliver no int8 model; "
                 f"add it to the precisions (--precisions {self.workload.dtype})"
             )
+        _check_parts(self.parts, self.sizes_worth_having)
         if self.precisions:
             object.__setattr__(self, "precisions", checked_precisions(self.precisions))
             check_reference(self.workload, self.precisions)
@@ -271,7 +276,19 @@ class Job:
                 values[entry.name] = _describe(value)
         if not self.precisions:
             del values["precisions"]  # as runs had it that know nothing of them
+        if self.parts == QUARTERS:
+            del values["parts"]  # likewise
         return values
+
+
+def _check_parts(parts: int, sizes_worth_having: bool) -> None:
+    """Refuse two ways to say what sizes are on offer."""
+    equal_parts(1, parts)
+    if sizes_worth_having and parts != QUARTERS:
+        raise InvalidSpaceError(
+            "sizes are equal parts of the full ones or those worth having, but got "
+            f"parts={parts} and sizes_worth_having=True; drop either"
+        )
 
 
 def _check_no_folds(folds: int | None, racing: Racing | None, precisions: Sequence[str]) -> None:

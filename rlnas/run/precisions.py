@@ -50,7 +50,9 @@ def precision_tables(
             allow_mismatch=job.allow_foreign_table,
         ).only(job.precisions)
     else:
-        space = LayerwiseSpace.for_model(supernet.shape, keep_last_layer=job.keep_last_layer)
+        space = LayerwiseSpace.for_model(
+            supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer
+        )
 
         def measured(own: Workload) -> LatencyTable:
             logger.info("calibrating %s", own)

@@ -18,6 +18,7 @@ from rlnas.rewards import LatencyTarget
 from rlnas.run.folder import RunFolder, read_json
 from rlnas.run.inputs import check_reachable, full_latency, space_of
 from rlnas.run.job import checked_ratios
+from rlnas.space import QUARTERS
 from rlnas.supernet.supernet import STATE_FILE
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _space(folder: RunFolder, latency: LatencyTable) -> LayerwiseSpace:
     return space_of(
         latency.shape,
         regime,
+        parts=int(settings.get("parts", QUARTERS)),
         keep_last_layer=settings.get("keep_last_layer") == "True",
         sizes_worth_having=settings.get("sizes_worth_having") == "True",
     )

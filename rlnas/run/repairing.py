@@ -13,7 +13,7 @@ from rlnas.run.folds import repaired_predictions
 from rlnas.scores import score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.goals import Goal
@@ -54,6 +54,21 @@ def worth_repairing(
             order = sorted(range(len(meeting)), key=lambda index: -values[index])
             chosen |= {meeting[index].number for index in order[:N_REPAIRED]}
     return [entry.trial for entry in measured if entry.trial.number in chosen]
+
+
+def in_question(measured: Sequence[MeasuredTrial], repaired: Collection[int]) -> list[MeasuredTrial]:
+    """The finalists that may be chosen: those repaired, and what is faster than all of them.
+
+    The accuracy of a subnet that was not repaired compares badly with those of others after their repair,
+    from which luck was taken too; but where all of these are too slow, it takes their place.
+
+    Args:
+        measured: The finalists.
+        repaired: Numbers of trials; none where nothing is repaired, and all are in question then.
+    """
+    ratios = [entry.ratio for entry in measured if entry.trial.number in repaired]
+    fastest = min(ratios, default=math.inf)
+    return [entry for entry in measured if entry.trial.number in repaired or entry.ratio < fastest]
 
 
 def settled_accuracies(

@@ -239,6 +239,8 @@ def test_sizes_worth_having_are_those_of_the_table(world, tmp_path):
     assert {layer.intermediate_size for layer in found.space.layers} == {(0, *regime_units(flat))}
     quarters = prepared(replace(job, sizes_worth_having=False), RunFolder(tmp_path / "other"))
     assert {layer.num_attention_heads for layer in quarters.space.layers} == {(0, 1, 2, 3, 4)}
+    halves = prepared(replace(job, sizes_worth_having=False, parts=2), RunFolder(tmp_path / "coarse"))
+    assert {layer.num_attention_heads for layer in halves.space.layers} == {(0, 2, 4)}
 
 
 STEPS = {size: 0.2 if 2 * size <= SHAPE.intermediate_size else 0.5 for size in make_table().ffn_ms}

@@ -9,7 +9,7 @@ import pytest
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
-from rlnas.errors import BudgetError, RewardError
+from rlnas.errors import BudgetError, InvalidSpaceError, RewardError
 from rlnas.evaluation import Racing
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
 from rlnas.run import Control, DataSource, Job, Schedule
@@ -35,6 +35,7 @@ OTHERS = {
     "precisions": ("float32", "int8"),
     "pooling": "mean",
     "keep_last_layer": True,
+    "parts": 6,
     "sizes_worth_having": True,
     "latency_table": "latency.json",
     "allow_foreign_table": True,
@@ -90,7 +91,10 @@ def test_every_field_is_tried_below():
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_value_shows_in_exactly_one_setting(name):
     before, after = JOB.settings(), changed(name, OTHERS[name]).settings()
-    assert before.keys() == after.keys() - {"precisions"}  # which is there only where there are some
+    assert before.keys() == after.keys() - {
+        "precisions",
+        "parts",
+    }  # which are there only where they say anything
     assert [key for key in after if before.get(key) != after[key]] == [
         {"schedule.batch_size": "train_batch_size"}.get(name, name.rpartition(".")[2])
     ]
@@ -307,3 +311,15 @@ def test_steps_below_none_and_races_in_folds_are_refused():
         replace(JOB, min_steps=-1)
     with pytest.raises(ValueError, match="races are not for folds, but got folds=3"):
         replace(JOB, racing=Racing(), data=DataSource(folds=3))
+
+
+def test_the_usual_parts_are_left_out_of_the_settings_of_older_runs():
+    assert "parts" not in JOB.settings()
+    assert replace(JOB, parts=12).settings()["parts"] == "12"
+
+
+def test_no_parts_and_two_ways_to_say_the_sizes_are_refused():
+    with pytest.raises(InvalidSpaceError, match="at least 1 part, but got parts=0"):
+        replace(JOB, parts=0)
+    with pytest.raises(InvalidSpaceError, match="got parts=12 and sizes_worth_having=True; drop either"):
+        replace(JOB, parts=12, sizes_worth_having=True)

@@ -80,12 +80,14 @@ def _all(space):
     return ([a, b, c, d] for a in range(5) for b in range(5) for c in range(5) for d in range(5))
 
 
-@pytest.mark.parametrize("setting", ["keep_last_layer", "sizes_worth_having"])
-def test_the_space_is_that_of_the_run(world, with_policy, fake, setting):
+@pytest.mark.parametrize(
+    ("setting", "value"), [("keep_last_layer", True), ("sizes_worth_having", True), ("parts", 2)]
+)
+def test_the_space_is_that_of_the_run(world, with_policy, fake, setting, value):
     config = read_json(with_policy / "config.json")
-    write_json(with_policy / "config.json", config | {setting: "True"})
+    write_json(with_policy / "config.json", config | {setting: str(value)})
     propose(with_policy, 0.9)
-    inputs = prepare_inputs(world.job(**{setting: True}), RunFolder(with_policy), progress=False)
+    inputs = prepare_inputs(world.job(**{setting: value}), RunFolder(with_policy), progress=False)
     assert fake.asked[0][1].space.nvec == inputs.space.nvec
     assert inputs.space.nvec != LayerwiseSpace.for_model(SHAPE).nvec
 

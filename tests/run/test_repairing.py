@@ -16,6 +16,7 @@ from rlnas.run.goals import Goal
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.repairing import (
     N_REPAIRED,
+    in_question,
     repaired_accuracies,
     settled_accuracies,
     standard_error,
@@ -64,6 +65,13 @@ def test_of_many_the_best_and_those_that_keep_most_importance_are_repaired(run):
 
     chosen = worth_repairing(entries, [goal(None, rising)], kept)
     assert chosen == [*trials[:N_REPAIRED], *trials[-N_REPAIRED:]]
+
+
+def test_what_was_not_repaired_is_in_question_where_it_is_faster_than_all_that_was(trials):
+    entries = measured(trials, (0.3, 0.4, 0.5, 0.6))
+    assert in_question(entries, {1, 3}) == [entries[0], entries[1], entries[3]]
+    assert in_question(entries, {0}) == [entries[0]]
+    assert in_question(entries, ()) == entries
 
 
 def test_the_accuracies_are_those_of_the_repaired_subnets(world, run, trials):
