@@ -2,7 +2,7 @@
 
 For each task and seed MiniLM is fine-tuned once, and every method compresses this full model to the same
 measured latencies. What is trained gets the same training: distilled from the full model, as many passes
-over the same items, and the best weights on the search split are kept. All are judged on the final split,
+over the same items, and the search split chooses among their weights. All are judged on the final split,
 validation and test pooled, which nothing else sees. It runs cell by cell and keeps each, so that it can
 be stopped and goes on where it was. Full sizes are for a GPU.
 

@@ -165,7 +165,7 @@ def repaired(study: Study, config: SubnetConfig) -> SubnetModel:
 
 
 def finished(study: Study, subnet: SubnetModel, epochs: int) -> None:
-    """Train a model in place, as all methods do; its best weights on the search split are kept."""
+    """Train a model in place, as all methods do; the search split chooses among its weights."""
     task = study.task
     SubnetFinisher(study.optimisation(epochs), patience=epochs).finish(
         subnet,

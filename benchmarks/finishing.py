@@ -3,7 +3,7 @@
 Weights are shared, and the full model is fine-tuned alone, as a run does it. The subnets are delivered as
 by a run, after one pass that the shared weights' full model teaches. From there they are fine-tuned with
 equally many passes: taught by the full model's answers alone, and by its hidden states as well. The search
-split keeps the best weights; all figures are of the final split, gains are paired over its items.
+split chooses the weights; all figures are of the final split, gains are paired over its items.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def _finished(
             **_figures(task, predict(subnet, encoded), before),
             "looks": finished.looks,
             "best_look": finished.best_look,
+            "kept_look": finished.kept_look,
             "seconds": seconds,
         }
     return figures

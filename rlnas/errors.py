@@ -6,10 +6,12 @@ would expect for the fault, so both ``except RLNASError`` and ``except ValueErro
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # pragma: no cover
     from collections.abc import Hashable
+    from pathlib import Path
 
 
 class RLNASError(Exception):
@@ -96,3 +98,11 @@ def first_line(error: BaseException) -> str:
     """What an error of another library says, on one line; its class where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def did_you_mean(path: Path) -> str:
+    """A hint at what lies beside a path under a similar name, to end a message with; empty without any."""
+    parent = path.parent
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    close = [name for name in difflib.get_close_matches(path.name, names) if name != path.name]
+    return f"; did you mean {str(parent / close[0])!r}?" if close else ""

@@ -23,7 +23,8 @@ def add_finetune(commands: Commands) -> None:
         run_finetune,
         "train the model that a run has delivered further, taught by the full model",
         "Starts from the delivered weights; labels, and the answers and hidden states of the full model, "
-        "teach. After each pass the search split says whether it got better: the best weights are kept. "
+        "teach. After each pass the search split says whether it got better: the last weights "
+        "that are not worse than the best ones beyond noise are kept. "
         "Then it is certified beside the full model on the final split, which nothing else has seen, and "
         "compared with the delivered model there.",
     )

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlnas.deploy.files import CONFIG_FILE, MODEL_FILE
 from rlnas.errors import CheckpointError, first_line
-from rlnas.supernet.checkpoint import check_vocabulary, quiet_transformers
+from rlnas.supernet.checkpoint import check_vocabulary, quiet_transformers, refuse_misspelt
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 from rlnas.supernet.supernet import Supernet
 
@@ -37,7 +37,7 @@ def read_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
     Raises:
         CheckpointError: If it cannot be read, or knows no words.
     """
-    _check_folder(str(name))
+    refuse_misspelt(str(name))
     try:
         with quiet_transformers():
             tokenizer = _read_tokenizer(str(name), trust_remote_code)
@@ -85,7 +85,7 @@ def load(model: Certifiable, trust_remote_code: bool, *, is_judged: bool) -> Loa
         name = type(module).__name__
     else:
         name = str(model)
-        _check_folder(name)
+        refuse_misspelt(name)
         try:
             module = _read(name, trust_remote_code, is_judged=is_judged)
         except CheckpointError:
@@ -96,18 +96,6 @@ def load(model: Certifiable, trust_remote_code: bool, *, is_judged: bool) -> Loa
         tokenizer = read_tokenizer(name, trust_remote_code=trust_remote_code) if is_judged else None
     limit = NO_LIMIT if tokenizer is None else tokenizer.model_max_length
     return Loaded(name, module, tokenizer, min(limit, positions(module)))
-
-
-def _check_folder(name: str) -> None:
-    """Refuse what can only be meant as a folder: of a name that is no hub's, the hub's client says little.
-
-    Raises:
-        CheckpointError: If there is no such folder.
-    """
-    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).exists():
-        raise CheckpointError(
-            f"there is no folder {name!r}; check the path, or give a hub name such as 'bert-base-uncased'"
-        )
 
 
 def _read(name: str, trust_remote_code: bool, *, is_judged: bool) -> PreTrainedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rlnas.errors import HistoryError, RLNASError, RunFolderError
+from rlnas.errors import HistoryError, RLNASError, RunFolderError, did_you_mean
 from rlnas.history import hold
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class RunFolder:
         if self.path.is_file():
             raise RunFolderError(f"{str(self.path)!r} is a file; give the folder of a run (its --out)")
         if not self.config.is_file():
-            hint = _similar(self.config) or "; give the folder of a run (its --out)"
+            hint = did_you_mean(self.path) or "; give the folder of a run (its --out)"
             raise RunFolderError(f"{str(self.path)!r} holds no run: {str(self.config)!r} is missing{hint}")
         read_json(self.config)
 
@@ -188,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunFolderError(f"{str(path)!r} is missing{_similar(path)}") from error
+        raise RunFolderError(f"{str(path)!r} is missing{did_you_mean(path.parent)}") from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{str(path)!r} is damaged: {error}; {_remedy(path)}") from error
     if not isinstance(values, dict):
@@ -230,11 +229,3 @@ def _remedy(path: Path) -> str:
     if path.name == "config.json":
         return "put it back, or begin anew in another folder (--out)"
     return "delete it and go on with --resume"
-
-
-def _similar(path: Path) -> str:
-    """A hint at a run folder of a similar name."""
-    parent = path.parent.parent
-    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(path.parent.name, names, n=1)
-    return f"; did you mean {str(parent / close[0])!r}?" if close and close[0] != path.parent.name else ""

@@ -95,6 +95,9 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if job.lengths_from_task:
         workload = with_lengths_of(workload, supernet.tokenizer, task.train)
     TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
+    if not folder.data.is_dir():  # not before: a job that is refused leaves nothing that a better one meets
+        with folder.phase("data"):
+            write_folder(folder.data, lambda path: write_task(task, path))
     device = describe_device(job.device, mode=job.workload.mode)
     with folder.phase("calibrate"):
         latency: LatencyTable | PrecisionTables
@@ -149,8 +152,7 @@ def _task(job: Job, folder: RunFolder) -> Task:
         folds=0 if job.racing is not None or job.precisions else data.folds,
         seed=job.seed,
     )
-    _check_metric(job, task)  # before anything lies in the folder that another job would have to go on with
-    write_folder(folder.data, lambda path: write_task(task, path))
+    _check_metric(job, task)
     return task
 
 

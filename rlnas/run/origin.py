@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlnas.deploy.files import CERTIFICATE_FILE
 from rlnas.deploy.origin import BaseModel, DataFacts, Origin
+from rlnas.errors import RunFolderError
 from rlnas.report import read_summary
 from rlnas.run.folder import read_json
 from rlnas.space import ModelShape
@@ -29,16 +30,16 @@ def origin_of(summary: Mapping[str, Any], model: Path) -> Origin:
         model: The model's folder.
 
     Raises:
-        RunFolderError: If the certificate in the folder is damaged.
+        RunFolderError: If the summary, or the certificate in the folder, is damaged.
     """
     certificate = model / CERTIFICATE_FILE
     return Origin(
-        shape=ModelShape(**summary["shape"]),
+        shape=ModelShape(**_kept(summary, "shape")),
         base=_base(summary),
         data=_data(summary),
         training=(*_training(summary.get("training")), *_further_training(model)),
         certificate=read_json(certificate) if certificate.is_file() else None,
-        versions=summary["versions"],
+        versions=_kept(summary, "versions"),
     )
 
 
@@ -65,9 +66,20 @@ def origin_of_trial(folder: RunFolder, trial: Trial) -> Origin:
         base=_base(summary),
         data=_data(summary),
         training=("with the weights that all subnets of the search share, and no last training",),
-        versions=summary["versions"],
+        versions=_kept(summary, "versions"),
         figures=figures,
     )
+
+
+def _kept(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of the summary that a report can do without, but a card cannot."""
+    part = summary.get(name)
+    if not isinstance(part, dict):
+        raise RunFolderError(
+            f"summary.json is damaged: {name} is missing; delete it and write it anew by resuming the "
+            "search (--resume)"
+        )
+    return part
 
 
 def _base(summary: Mapping[str, Any]) -> BaseModel | None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from rlnas.errors import CheckpointError, first_line
+from rlnas.errors import CheckpointError, did_you_mean, first_line
 from rlnas.supernet.families import family_of, weight_names
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 
@@ -135,7 +135,27 @@ def native_pooling(model: str) -> str:
     return "mean" if is_mean else "cls"
 
 
+def refuse_misspelt(name: str) -> None:
+    """Refuse a folder that is not there, where the hub need not be asked first.
+
+    Hub names hold one slash at most, and nobody means the hub whose folder has a similar name.
+
+    Raises:
+        CheckpointError: If `name` is a path that leads nowhere.
+    """
+    path = Path(name)
+    if path.exists():
+        return
+    hint = did_you_mean(path) if len(path.parts) > 1 else ""
+    if hint or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise CheckpointError(
+            f"there is no folder {name!r}"
+            + (hint or "; check the path, or give a hub name such as 'bert-base-uncased'")
+        )
+
+
 def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    refuse_misspelt(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         return cast("PretrainedConfig", config)

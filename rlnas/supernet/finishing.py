@@ -39,14 +39,17 @@ class Finished:
     Attributes:
         looks: The metric on the validation items before the training and after each pass, or part of one;
             empty without such items.
-        best_look: Number of the best one, the first of equal ones; None without looks. With a patience
-            the weights are those of this look.
+        best_look: Number of the best one, the first of equal ones; None without looks.
+        kept_look: Number of the one whose weights the model has: with a patience the last that is not worse
+            than the best one beyond noise, see `rlnas.supernet.looks.Looks`; else the last. None without
+            looks.
         n_items: Validation items.
         stopped_early: Whether the looks have ended the training before its last pass was over.
     """
 
     looks: tuple[float, ...] = ()
     best_look: int | None = None
+    kept_look: int | None = None
     n_items: int = 0
     stopped_early: bool = False
 
@@ -62,7 +65,7 @@ class SubnetFinisher:
             `rlnas.supernet.distillation.hidden_loss`. Behind each layer of which a block is kept, they
             are to be those of the teacher behind the same layer.
         patience: Looks at the validation items without gain after which the training ends, at least 1;
-            the best weights are kept then, be it those before the training. None: no early end, and the
+            good weights are kept then, be it those before the training. None: no early end, and the
             last weights count.
         looks_per_epoch: Looks in each pass, at least 1.
 
@@ -169,11 +172,15 @@ class SubnetFinisher:
         )
         if looks is None:
             return Finished()
-        looks.restore_best()
+        looks.restore_kept()
         n_batches = math.ceil(len(split) / self.optimisation.batch_size)
         n_planned = self.optimisation.epochs * min(self.looks_per_epoch, n_batches) + 1
         return Finished(
-            tuple(looks.accuracies), looks.best, len(validation or ()), len(looks.accuracies) < n_planned
+            tuple(looks.accuracies),
+            looks.best,
+            looks.kept,
+            n_items=len(validation or ()),
+            stopped_early=len(looks.accuracies) < n_planned,
         )
 
 

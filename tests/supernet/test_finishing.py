@@ -9,7 +9,7 @@ import torch
 
 from rlnas.errors import InvalidSubnetError
 from rlnas.space import LayerConfig, SubnetConfig
-from rlnas.supernet import FullTrainer, SubnetFinisher, Supernet, optimisation
+from rlnas.supernet import FullTrainer, SubnetFinisher, Supernet, looks, optimisation
 from rlnas.supernet.distillation import hidden_loss, hidden_states, kept_layers
 from rlnas.supernet.finishing import Finished
 from rlnas.supernet.inference import predict
@@ -160,7 +160,8 @@ def falling(scores):
     return lambda *_: next(found)
 
 
-def test_a_training_without_gain_ends_early_with_its_best_weights(taught):
+def test_a_training_without_gain_ends_early_with_its_best_weights(taught, monkeypatch):
+    monkeypatch.setattr(looks, "difference_error", lambda *_: 0.0)
     scores, results, weights = [0.5, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], [], []
 
     for patience in (None, 2):
@@ -180,12 +181,15 @@ def test_a_training_without_gain_ends_early_with_its_best_weights(taught):
                 progress=False,
             )
         )
-    assert results[0] == Finished(tuple(scores), best_look=1, n_items=24)
-    assert results[1] == Finished(tuple(scores[:4]), best_look=1, n_items=24, stopped_early=True)
+    assert results[0] == Finished(tuple(scores), best_look=1, kept_look=6, n_items=24)
+    assert results[1] == Finished(
+        tuple(scores[:4]), best_look=1, kept_look=1, n_items=24, stopped_early=True
+    )
     assert same_weights(weights[1], subnet.state_dict())  # as its second look found it, in both trainings
 
 
-def test_weights_that_were_best_before_the_training_are_kept(taught):
+def test_weights_that_were_best_before_the_training_are_kept(taught, monkeypatch):
+    monkeypatch.setattr(looks, "difference_error", lambda *_: 0.0)
     subnet = taught.extract(UNEVEN)
     before = weights_of(subnet)
     finished = SubnetFinisher(FAST, patience=1).finish(
@@ -193,7 +197,7 @@ def test_weights_that_were_best_before_the_training_are_kept(taught):
         taught,
         tiny.learnable_task().train,
         validation=validation(),
-        metric=falling([0.9, 0.9]),
+        metric=falling([0.9, 0.8]),
         progress=False,
     )
     assert same_weights(before, subnet.state_dict())
@@ -211,7 +215,8 @@ def test_looking_does_not_change_what_is_learnt(taught):
     assert same_weights(*results)
 
 
-def test_the_last_look_at_the_end_is_no_early_stop(taught):
+def test_the_last_look_at_the_end_is_no_early_stop(taught, monkeypatch):
+    monkeypatch.setattr(looks, "difference_error", lambda *_: 0.0)
     finished = SubnetFinisher(replace(FAST, epochs=2), patience=1).finish(
         taught.extract(UNEVEN),
         taught,
@@ -220,7 +225,7 @@ def test_the_last_look_at_the_end_is_no_early_stop(taught):
         metric=falling([0.1, 0.2, 0.2]),
         progress=False,
     )
-    assert finished == Finished((0.1, 0.2, 0.2), best_look=1, n_items=24, stopped_early=False)
+    assert finished == Finished((0.1, 0.2, 0.2), best_look=1, kept_look=2, n_items=24)
 
 
 # Interruption

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from rlnas.errors import EvaluationError
-from rlnas.supernet.looks import Looks, share_right
+from rlnas.supernet import looks as looking
+from rlnas.supernet.looks import Looks, difference_error, share_right
 
 
 def looks_of(bert, scores, **arguments):
@@ -57,17 +59,39 @@ def test_it_is_over_after_as_many_looks_without_gain(bert):
 def test_without_a_patience_it_is_never_over_and_the_last_weights_stay(bert):
     looks = looks_of(bert, [0.5, 0.4, 0.3])
     look_on(looks, bert.model, 3)
-    looks.restore_best()
+    looks.restore_kept()
     assert not looks.is_over
-    assert looks.best == 0
+    assert (looks.best, looks.kept) == (0, 2)
     assert bert.model.head.out.bias.tolist() == [2.0] * 3
 
 
 def test_the_weights_of_the_best_look_come_back(bert):
     looks = looks_of(bert, [0.5, 0.7, 0.6], patience=9)
     look_on(looks, bert.model, 3)
-    looks.restore_best()
+    looks.restore_kept()
     assert bert.model.head.out.bias.tolist() == [1.0] * 3
+
+
+def test_a_later_look_that_is_worse_within_noise_is_kept(bert, monkeypatch):
+    monkeypatch.setattr(looking, "difference_error", lambda *_: 0.05)
+    looks = looks_of(bert, [0.5, 0.72, 0.70, 0.68, 0.66], patience=9)
+    look_on(looks, bert.model, 5)
+    looks.restore_kept()
+    assert (looks.best, looks.kept) == (
+        1,
+        3,
+    )  # the last is near the one before, not the best
+    assert bert.model.head.out.bias.tolist() == [3.0] * 3
+
+
+def test_the_noise_of_a_difference_is_that_of_the_items_answered_differently():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=2000)
+    one, other = labels.copy(), labels.copy()
+    one[:100] = 1 - one[:100]
+    other[60:160] = 1 - other[60:160]  # right on 60 that the first gets wrong, and the other way round
+    assert difference_error(share_right, labels, one, other) == pytest.approx(120**0.5 / 2000, rel=0.15)
+    assert difference_error(share_right, labels, one, one.copy()) == 0
 
 
 def test_what_was_seen_goes_into_a_checkpoint_and_back(bert, tmp_path):
@@ -76,10 +100,10 @@ def test_what_was_seen_goes_into_a_checkpoint_and_back(bert, tmp_path):
     torch.save(looks.state_dict(), tmp_path / "looks.pt")
     again = looks_of(bert, [0.2], patience=2)
     again.load_state_dict(torch.load(tmp_path / "looks.pt", weights_only=True))
-    assert (again.accuracies, again.best, again.is_over) == ([0.5, 0.7, 0.6], 1, False)
+    assert (again.accuracies, again.best, again.kept, again.is_over) == ([0.5, 0.7, 0.6], 1, 1, False)
     again.after(3, 1)
     assert again.is_over
-    again.restore_best()
+    again.restore_kept()
     assert bert.model.head.out.bias.tolist() == [1.0] * 3
 
 
