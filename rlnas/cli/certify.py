@@ -151,12 +151,14 @@ def _of_run(
     options: argparse.Namespace,
 ) -> tuple[Workload | None, list[tuple[str, float | None, str | None]]]:
     """What stands for flags of the workload that are not given; models, their targets and precisions."""
+    from rlnas.deploy.loading import stored_precision
     from rlnas.run.models import model_path, models_for
     from rlnas.workload import Workload
 
-    folder = _finished_run(options.model)
+    folder, says_how = _finished_run(options.model), options.dtype is not None or options.mode is not None
     if folder is None:
-        return None, [(options.model, options.target_ratio, None)]
+        precision = None if says_how else stored_precision(options.model)
+        return None, [(options.model, options.target_ratio, precision)]
     models = models_for(folder, options.target_ratio)
     workload = Workload(**models[0]["workload"])
     # One with a prediction is for another device or workload.
@@ -173,7 +175,7 @@ def _of_run(
     if any("finetuned" in model for model in models):
         logger.info("measured: %s", ", ".join(paths))
     precisions = [model["best"]["config"].get("precision") for model in models]
-    if options.dtype is not None or options.mode is not None:  # then both are served so
+    if says_how:  # then both are served so
         precisions = [None] * len(models)
     return workload, list(zip(paths, targets, precisions, strict=True))
 

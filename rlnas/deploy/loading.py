@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -11,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlnas.deploy.files import CONFIG_FILE, MODEL_FILE
 from rlnas.errors import CheckpointError, first_line
+from rlnas.space import SubnetConfig
 from rlnas.supernet.checkpoint import check_vocabulary, quiet_transformers, refuse_misspelt
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 from rlnas.supernet.supernet import Supernet
@@ -138,6 +140,24 @@ def _is_own_export(folder: Path) -> bool:
     if not (folder / CONFIG_FILE).is_file() or not file.is_file():
         return False
     return file.read_bytes() == MODEL_FILE.read_bytes()
+
+
+def stored_precision(model: str) -> str | None:
+    """The precision in which a model that `rlnas.deploy.export` wrote is served; None of any other.
+
+    Args:
+        model: A folder or hub name.
+
+    Raises:
+        CheckpointError: If the folder's `CONFIG_FILE` is damaged.
+    """
+    path = Path(model) / CONFIG_FILE
+    if not path.is_file():
+        return None
+    try:
+        return SubnetConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))).precision
+    except (OSError, ValueError) as error:  # of a damaged subnet too
+        raise CheckpointError(f"cannot read {str(path)!r}: {error}; export the model again") from error
 
 
 def positions(module: PreTrainedModel) -> int:

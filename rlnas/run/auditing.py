@@ -35,15 +35,18 @@ def audit_run(run: str | Path, scope: Scope, target_ratio: float | None = None) 
         target_ratio: Which model, of a run for several targets; None for all of them.
 
     Raises:
-        RunFolderError: If the run is not finished, or had no such target.
-        CheckpointError: If a model or the supernet cannot be read.
-        DataError: If the run's data cannot be read.
+        RunFolderError: If the run is not finished, had no such target, or its data or its supernet cannot
+            be read.
+        CheckpointError: If a model cannot be read.
     """
     folder = RunFolder(Path(run))
     models = models_for(folder, None) if target_ratio is None else [single_model(folder, target_ratio)]
     if scope.trained_further is None:
         scope = replace(scope, trained_further=was_trained_further(read_json(folder.config)))
-    supernet, task = Supernet.load(folder.supernet), read_task(folder.data)
+    with folder.needed(folder.supernet):
+        supernet = Supernet.load(folder.supernet)
+    with folder.needed(folder.data):
+        task = read_task(folder.data)
     audits = []
     for model in models:
         delivered, current = (model_path(folder, model, delivered=old) for old in (True, False))

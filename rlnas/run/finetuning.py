@@ -11,7 +11,7 @@ import functools
 import logging
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,7 +26,8 @@ from rlnas.deploy.loading import load
 from rlnas.deploy.plain import fill_from_plain
 from rlnas.deploy.serving import predict_as_served
 from rlnas.deploy.weights_file import weights_digest
-from rlnas.errors import EvaluationError, RLNASError, RunFolderError, TrainingError
+from rlnas.errors import EvaluationError, RunFolderError, TrainingError
+from rlnas.latency import resolve_device
 from rlnas.precision import stored_as
 from rlnas.report import read_summary, write_report
 from rlnas.run.export import check_free
@@ -35,6 +36,7 @@ from rlnas.run.job import check_seed, ratio_name
 from rlnas.run.models import model_path, single_model
 from rlnas.run.origin import FINETUNING_FILE, origin_of
 from rlnas.run.training import usual_learning_rate
+from rlnas.runtime import check_mode
 from rlnas.scores import difference_interval, score
 from rlnas.space import SubnetConfig
 from rlnas.supernet import SubnetFinisher, Supernet
@@ -44,7 +46,7 @@ from rlnas.supernet.optimisation import Optimisation
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
@@ -165,6 +167,11 @@ class _Place:
         return SubnetConfig.from_dict(self.model["best"]["config"])
 
     @property
+    def workload(self) -> Workload:
+        """What the run has timed."""
+        return Workload(**self.model["workload"])
+
+    @property
     def trained(self) -> Path:
         """The trained model, until it has its certificate."""
         return self.work / "model"
@@ -204,6 +211,7 @@ def finetune(
         RunFolderError: If this is no finished run, something that it needs is missing or damaged, several
             models are there and none is named, a training was begun or is done already, or a folder
             cannot be written.
+        DeviceError: If the device is not there, or cannot serve the subnet in its precision.
         TrainingError: If the loss is not a finite number.
         HistoryError: If another process works on the run.
     """
@@ -212,6 +220,8 @@ def finetune(
     folder.check()
     place = _Place.of(folder, target_ratio, None if out is None else Path(out))
     wanted = {"subnet": str(place.subnet), **asdict(settings)}
+    served = place.workload.in_precision(place.subnet.precision)
+    check_mode(served.mode, resolve_device(device), served.dtype)  # not after the training
     with folder.held():
         if _is_done(place, wanted, resume=resume):
             logger.info("the model in %s is finished; delete the folder to train it anew", place.out)
@@ -260,26 +270,14 @@ def _check_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: 
             )
 
 
-@contextmanager
-def _needed(folder: RunFolder, path: Path) -> Iterator[None]:
-    """Say of a part of the run that is missing or damaged how to get it back."""
-    remedy = f"delete {str(folder.summary)!r} and repeat the search with --resume to make it anew"
-    if not path.is_dir():
-        raise RunFolderError(f"{str(path)!r} is missing, which the training needs; {remedy}")
-    try:
-        yield
-    except RLNASError as error:
-        raise RunFolderError(f"{error}; delete {str(path)!r}, {remedy}") from error
-
-
 def _task_of(folder: RunFolder) -> Task:
-    with _needed(folder, folder.data):
+    with folder.needed(folder.data):
         return read_task(folder.data)
 
 
 def _full(folder: RunFolder, device: str) -> Supernet:
     """The full model, fine-tuned alone, as a supernet of its own."""
-    with _needed(folder, folder.full):
+    with folder.needed(folder.full):
         loaded = load(folder.full, trust_remote_code=False, is_judged=True)
     module: Any = loaded.module
     model = cast("SubnetModel", module.float().to(device).eval())
@@ -311,7 +309,7 @@ def _train(
     start = time.monotonic()
     full = _full(place.folder, device)
     delivered = model_path(place.folder, place.model)
-    with _needed(place.folder, delivered):
+    with place.folder.needed(delivered):
         subnet = _subnet(delivered, full, place.subnet)
     if not place.work.is_dir():
         write_folder(place.work, lambda path: write_json(path / SETTINGS_FILE, wanted))
@@ -356,7 +354,7 @@ def _judge(place: _Place, task: Task, device: str) -> Certificate:
     """Certify the trained model, and say what it gained over the delivered one on the same items."""
     start = time.monotonic()
     model, folder = place.model, place.folder
-    workload, served = Workload(**model["workload"]), place.subnet.precision
+    workload, served = place.workload, place.subnet.precision
     certificate = certify(
         place.trained,
         baseline=folder.full,

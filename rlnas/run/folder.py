@@ -151,6 +151,21 @@ class RunFolder:
             raise RunFolderError(f"{error}; delete {str(path)!r} and add --resume to {remedy}") from error
 
     @contextmanager
+    def needed(self, path: Path) -> Iterator[None]:
+        """Say of a folder of a finished run that is missing or damaged how to get it back.
+
+        Raises:
+            RunFolderError: If it is missing, or the body raises another of our errors.
+        """
+        remedy = f"delete {str(self.summary)!r} and repeat the search with --resume to make it anew"
+        if not path.is_dir():
+            raise RunFolderError(f"{str(path)!r} is missing; {remedy}")
+        try:
+            yield
+        except RLNASError as error:
+            raise RunFolderError(f"{error}; delete {str(path)!r}, {remedy}") from error
+
+    @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the seconds that a phase takes to ``phases.json``."""
         start = time.monotonic()

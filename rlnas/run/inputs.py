@@ -116,6 +116,8 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if table.error is not None:
         logger.info("latency: %s", table.error)
     warn_of(table)
+    if (start := getattr(job.controller, "warm_start", None)) is not None:
+        start.members(space)  # too few are refused now, not after the training
     full_ms = full_latency(space, latency)
     reward = job.reward.resolve(full_ms) if isinstance(job.reward, RelativeReward) else job.reward
     return Inputs(

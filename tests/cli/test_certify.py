@@ -79,6 +79,24 @@ def test_a_model_of_a_run_is_certified_in_the_precision_that_was_chosen(brief, r
     assert brief[0][1]["model_workload"] == WORKLOAD.in_precision("bfloat16")
 
 
+def test_an_exported_model_alone_is_certified_in_the_precision_in_which_it_is_served(brief, run):
+    config = read_json(run / "best" / "subnet.json")
+    write_json(run / "best" / "subnet.json", config | {"precision": "bfloat16"})
+    against = ("--baseline", str(run / "full"), "--device", "cpu", "--seq-len", "16")
+    main(["certify", str(run / "best"), *against])
+    main(["certify", str(run / "best"), *against, "--dtype", "float32"])
+    served = WORKLOAD.in_precision("bfloat16")
+    assert [how["model_workload"] for _, how in brief] == [served, None]
+
+
+def test_an_exported_model_with_a_damaged_subnet_is_told(run, refused):
+    (run / "best" / "subnet.json").write_text("{")
+    refused(
+        ["certify", str(run / "best"), "--baseline", str(run / "full"), *CPU],
+        r"cannot read '.*subnet.json': .*; export the model again",
+    )
+
+
 MIX = {"batch_size": 2, "seq_len": 24, "dtype": "bfloat16", "lengths": [8, 24]}
 
 

@@ -104,3 +104,11 @@ def test_a_run_that_is_not_finished_is_refused(run: Path):
     (run / "summary.json").unlink()
     with pytest.raises(RunFolderError, match=r"holds no summary.json, so there is no finished run in it"):
         audit_run(run, BRIEF)
+
+
+@pytest.mark.parametrize("part", ["data", "supernet"])
+def test_a_run_without_what_the_audit_needs_says_how_to_get_it_back(run: Path, part: str):
+    shutil.rmtree(run / part)
+    message = rf"run/{part}' is missing; delete '.*summary.json' and repeat the search with --resume"
+    with pytest.raises(RunFolderError, match=message):
+        audit_run(run, Scope(latency=False, onnx=False))

@@ -15,7 +15,7 @@ from world import N_SEARCH
 from rlnas.data import read_task
 from rlnas.deploy.loading import load
 from rlnas.deploy.weights_file import weights_digest
-from rlnas.errors import EvaluationError, HistoryError, RunFolderError, TrainingError
+from rlnas.errors import DeviceError, EvaluationError, HistoryError, RunFolderError, TrainingError
 from rlnas.history import hold
 from rlnas.run import finetuning
 from rlnas.run.finetuning import Finetuning, finetune
@@ -123,9 +123,7 @@ def test_of_several_models_one_has_to_be_named(several):
 @pytest.mark.parametrize("part", ["full", "best", "data"])
 def test_a_part_that_is_missing_is_named_with_the_remedy(run, part):
     shutil.rmtree(run / part)
-    message = (
-        rf"run/{part}' is missing, which the training needs; delete '.*summary.json' and repeat the search"
-    )
+    message = rf"run/{part}' is missing; delete '.*summary.json' and repeat the search"
     with pytest.raises(RunFolderError, match=message):
         finetune(run, LASTING, progress=False)
     assert not (run / "finetuning").exists()  # nothing was begun
@@ -300,6 +298,16 @@ def test_items_of_the_final_split_are_not_trained_or_looked_at(run, monkeypatch)
     monkeypatch.setattr(finetuning, "read_task", lambda _: mixed)
     finetune(other, LASTING, progress=False)
     assert same_weights(run / "finetuned", other / "finetuned")
+
+
+def test_a_device_that_cannot_serve_the_precision_is_refused_before_the_training(run, monkeypatch):
+    summary = read_json(run / "summary.json")
+    summary["best"]["config"]["precision"] = "int8"
+    write_json(run / "summary.json", summary)
+    monkeypatch.setattr(finetuning, "resolve_device", lambda device: device)
+    with pytest.raises(DeviceError, match="int8"):
+        finetune(run, LASTING, device="cuda:0", progress=False)
+    assert not (run / "finetuning").exists()
 
 
 # Interruption

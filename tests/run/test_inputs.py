@@ -7,11 +7,13 @@ import pytest
 from world import SHAPE, WORKLOAD, make_table
 
 from rlnas.calibration import Effort, calibrate, probe_blocks
+from rlnas.controllers.surrogate import SurrogatePPOController, WarmStart
 from rlnas.data import read_task
 from rlnas.errors import (
     CheckpointError,
     DataError,
     DeviceError,
+    HistoryError,
     InfeasibleTargetError,
     LatencyTableError,
     RunFolderError,
@@ -19,11 +21,14 @@ from rlnas.errors import (
 from rlnas.evaluation import Racing
 from rlnas.latency import LatencyTable
 from rlnas.latency.regime import find_regime
+from rlnas.metrics import Metrics
 from rlnas.rewards import LatencyTarget, LinearPenalty
 from rlnas.run import Schedule, calibration
 from rlnas.run.folder import RunFolder
 from rlnas.run.inputs import full_latency, prepare_inputs
+from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.encoding import with_lengths_of
+from rlnas.trial import Trial
 from rlnas.workload import Workload
 
 FULL_MS, SMALLEST_MS = make_table()([SHAPE.full])[0], 0.4
@@ -36,6 +41,7 @@ def folder(run):
 
 
 def prepared(job, folder):
+    folder.path.mkdir(exist_ok=True)
     return prepare_inputs(job, folder, progress=False)
 
 
@@ -48,11 +54,29 @@ def test_data_table_and_weights_are_found_in_the_folder(world, folder):
     assert found.target_ratio == pytest.approx(0.75)
 
 
-def test_data_is_stored_before_anything_else(world, tmp_path):
+def test_a_job_that_is_refused_leaves_no_data_for_a_better_one(world, tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint 'absent'"):
         prepared(replace(world.job(), model="absent"), RunFolder(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["phases.json"]
+
+
+def test_data_is_stored_before_the_device_is_measured(world, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibration, "calibrate", interrupt)
+    job = replace(world.job(), latency_table=None, reward=LinearPenalty())
+    with pytest.raises(KeyboardInterrupt):
+        prepared(job, RunFolder(tmp_path))
     assert read_task(tmp_path / "data").name == "reviews"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "phases.json"]
+
+
+def test_a_warm_start_from_another_space_is_refused_before_the_training(world, folder):
+    trial = Trial(0, SubnetConfig((LayerConfig(7, 7),) * 2), Metrics(0.5, 1.0, 1), 0.5)
+    start = WarmStart.of(tuple(replace(trial, number=number) for number in range(16)))
+    job = world.job(controller=SurrogatePPOController(warm_start=start))
+    with pytest.raises(HistoryError, match="only 0 of the warm start's 16 subnets belong to this search's"):
+        prepared(job, folder)
 
 
 def test_a_damaged_task_in_the_folder_is_named(world, folder):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rlnas.deploy.files import CERTIFICATE_FILE
+from rlnas.errors import RunFolderError
 from rlnas.history import History
 from rlnas.report import read_summary
 from rlnas.run.folder import RunFolder, read_json
@@ -75,3 +76,11 @@ def test_of_a_trial_without_an_interval_the_score_alone_is_told(tmp_path, trial)
     told = origin.figures["score with shared weights on the search split"]
     assert told == f"{trial.metrics.accuracy:.3f}"
     assert origin.data is None
+
+
+@pytest.mark.parametrize("name", ["shape", "versions"])
+def test_a_summary_that_lacks_what_a_card_needs_is_damaged(finished, name):
+    summary = read_summary(finished)
+    del summary[name]
+    with pytest.raises(RunFolderError, match=f"summary.json is damaged: {name} is missing; delete it"):
+        origin_of(summary, finished / "best")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from rlnas.errors import CheckpointError
+from rlnas.supernet import Supernet, checkpoint
 from rlnas.supernet.checkpoint import load_checkpoint, native_pooling, with_new_head
 
 COMMIT = "0" * 40
@@ -204,11 +205,12 @@ def test_an_unknown_pooling_is_refused(checkpoints):
 
 
 def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_refused(tmp_path):
-    for name in ("nobody/no-such-model", str(tmp_path / "nowhere")):
-        with pytest.raises(
-            CheckpointError, match=f"no checkpoint '{name}': it is not a folder here, and the hub"
-        ):
-            load(name)
+    with pytest.raises(CheckpointError, match="no checkpoint 'nobody/no-such-model': it is not a folder"):
+        load("nobody/no-such-model")
+    with pytest.raises(
+        CheckpointError, match=f"there is no folder '{tmp_path / 'nowhere'}'; check the path"
+    ):
+        load(tmp_path / "nowhere")
 
 
 def test_a_folder_without_config_is_refused(tmp_path):
@@ -344,3 +346,21 @@ def test_a_new_head_is_for_the_new_labels_and_all_else_is_kept(bert, names):
     assert torch.equal(model.head.out.weight, with_new_head(bert.model, task, seed=1).head.out.weight)
     assert not torch.equal(model.head.out.weight, with_new_head(bert.model, task, seed=2).head.out.weight)
     assert not model.training
+
+
+def test_a_misspelt_folder_is_refused_without_asking_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+
+    def ask(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(checkpoint.AutoConfig, "from_pretrained", ask)
+    task = tiny.learnable_task()
+    with pytest.raises(CheckpointError, match="there is no folder 'runs/dem'; did you mean 'runs/demo'"):
+        Supernet.from_pretrained("runs/dem", task)
+    with pytest.raises(CheckpointError, match="there is no folder 'runs/demo/bset'; check the path"):
+        Supernet.from_pretrained("runs/demo/bset", task)
+    for name in ("runs/other", "demo", "owner/demo"):  # which may be names of a hub
+        with pytest.raises(CheckpointError, match=f"no checkpoint '{name}'"):
+            Supernet.from_pretrained(name, task)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rlnas.env import FloatArray, IntArray
     from rlnas.protocols import Problem
+    from rlnas.space import SearchSpace
     from rlnas.trial import Trial
 
 POLICY = "policy"
@@ -88,7 +89,7 @@ class WarmStart:
         Raises:
             HistoryError: If too few of its subnets belong to this space.
         """
-        members = self._members(problem)
+        members = self.members(problem.space)
         features = Features(problem.space)
         values = np.array([trial.metrics.accuracy for trial in members])
         ensemble = Ensemble.fit(features(_actions(problem, members)), values, seed=0)
@@ -108,7 +109,7 @@ class WarmStart:
         Raises:
             HistoryError: If too few of its subnets belong to this space.
         """
-        members = self._members(problem)
+        members = self.members(problem.space)
         actions = _actions(problem, members)
         order = np.argsort(-self.model(problem)(actions), kind="stable")
         latencies = np.full(len(members), np.nan)
@@ -119,8 +120,13 @@ class WarmStart:
         in_turn = [row for rows in itertools.zip_longest(*within) for row in rows if row is not None]
         return actions[list(dict.fromkeys(in_turn))[:n]]
 
-    def _members(self, problem: Problem) -> list[Trial]:
-        members = [trial for trial in self.trials if trial.config in problem.space]
+    def members(self, space: SearchSpace) -> list[Trial]:
+        """Those of its subnets that belong to a space.
+
+        Raises:
+            HistoryError: If they are too few.
+        """
+        members = [trial for trial in self.trials if trial.config in space]
         if len(members) < MIN_TRIALS:
             raise HistoryError(
                 f"only {len(members)} of the warm start's {len(self.trials)} subnets belong to this "
