@@ -304,9 +304,9 @@ def _table_section(summary: Mapping[str, Any]) -> str:
     said += (
         "Compare accuracies of one split only. Latency is a "
         f"{summary['workload'].get('statistic', 'median')} over interleaved rounds, its spread the "
-        " interquartile range; the ratio is that to the full model in the same rounds."
+        "interquartile range; the ratio is that to the full model in the same rounds."
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return section("Figures", f'<div class="scroll">{table}</div>{note(said)}')
 
 

@@ -48,7 +48,7 @@ th { font-weight: 400; text-align: left; }
 .scroll table { width: 100%; }
 .scroll th, .scroll td { padding: 6px 0 6px 14px; text-align: right; white-space: nowrap; }
 .scroll th:first-child { padding-left: 0; text-align: left; }
-.scroll td:nth-child(5), .scroll th:nth-child(5) { text-align: left; }
+.figures td:nth-child(5), .figures th:nth-child(5) { text-align: left; }
 .scroll thead th { color: var(--muted); font-size: 13px; border-bottom: 1px solid var(--line); }
 .scroll tbody tr + tr > * { border-top: 1px solid var(--grid); }
 .scroll tr.chosen > * { font-weight: 620; border-bottom: 1px solid var(--line); }
