@@ -91,7 +91,7 @@ def test_the_reason_of_a_failure_beside_is_passed_on(world, task, folder):
     lost = replace(world.job(), model=str(folder.path / "no-such-model"))
     with (
         pytest.raises(
-            TrainingError, match=r"the baseline could not be trained: no checkpoint '.*no-such-model'"
+            TrainingError, match=r"the baseline could not be trained: there is no folder '.*no-such-model'"
         ),
         baseline_beside(lost, task, folder),
     ):
@@ -161,7 +161,11 @@ def test_a_gpu_leaves_the_threads_alone(monkeypatch):
 
 def test_the_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 3, 5}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert baseline.available_cores() == 3
+    for limit, cores in (("2", 2), ("8", 3), ("0", 3), ("4,2", 3)):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert baseline.available_cores() == cores
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert baseline.available_cores() == 1
