@@ -9,7 +9,8 @@ be stopped and goes on where it was. Full sizes are for a GPU.
 A win: the lower end of the paired difference to a rival is above -0.5 points, its mean not below 0, and
 rlnas is no slower than the target or than the rival, within the tolerance of a certificate. Intervals are
 over the items that both are judged on, given the seeds: that other seeds would train otherwise is not in
-them. The search alone sees the search items; nobody trains on them.
+them. Nobody trains on the search items: the search sees them, and in each training they choose among its
+weights.
 """
 
 from __future__ import annotations

@@ -43,6 +43,9 @@ LEARNING_RATE = 2e-4
 FINISHING_RATE = 1e-4
 """Of a compressed model: at the full model's rate those that have lost little get worse."""
 
+VERSION = 2
+"""Of the methods and of their training: cells of others are not to be mixed with these."""
+
 STEPS = 12
 """Widths of a block on offer, to the search and to its rivals: so many equal parts of the full one."""
 
@@ -77,9 +80,8 @@ class Budget:
     def name(self) -> str:
         """Tells folders of different budgets apart."""
         final = "all" if self.final_items is None else self.final_items
-        return (
-            f"{self.train_items}-{self.search_items}-{final}-{self.full_epochs}-{self.epochs}-{self.trials}"
-        )
+        sizes = (self.train_items, self.search_items, final, self.full_epochs, self.epochs, self.trials)
+        return "-".join(map(str, (*sizes, f"v{VERSION}")))
 
 
 class Stopwatch:

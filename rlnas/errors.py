@@ -7,6 +7,7 @@ would expect for the fault, so both ``except RLNASError`` and ``except ValueErro
 from __future__ import annotations
 
 import difflib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # pragma: no cover
@@ -101,8 +102,13 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(path: Path) -> str:
-    """A hint at what lies beside a path under a similar name, to end a message with; empty without any."""
+    """A hint at what lies beside a path under a similar name, to end a message with; empty without any.
+
+    Of a path that is there nothing is said either.
+    """
     parent = path.parent
+    if os.path.exists(path):  # which is no error where a name is too long
+        return ""
     names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    close = [name for name in difflib.get_close_matches(path.name, names) if name != path.name]
+    close = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {str(parent / close[0])!r}?" if close else ""

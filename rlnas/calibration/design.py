@@ -62,7 +62,7 @@ def block_options(
     if len(blocks) > MAX_BLOCKS:
         raise ValueError(
             f"the space offers {len(blocks)} sizes of blocks, but at most {MAX_BLOCKS} are timed; "
-            "offer fewer FFN widths, e.g. space.snapped(64)"
+            "offer fewer (fewer parts, or FFN widths as of space.snapped(64))"
         )
     return blocks
 

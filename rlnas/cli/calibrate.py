@@ -12,6 +12,7 @@ from rlnas.cli.output import make_room
 from rlnas.cli.task import add_task_flags, check_task_flags, load_task_of
 from rlnas.cli.workload import TASK_LENGTHS, add_workload_flags, check_lengths, device_and_workload
 from rlnas.errors import DataError, LatencyTableError
+from rlnas.space import QUARTERS
 
 if TYPE_CHECKING:
     import argparse
@@ -48,6 +49,14 @@ def add_calibrate(commands: Commands) -> None:
         "fitted to, each predicted from the others",
     )
     parser.add_argument(
+        "--parts",
+        type=int,
+        default=QUARTERS,
+        metavar="N",
+        help="time heads and FFN units in so many equal parts of the full numbers, for `rlnas search "
+        "--parts` (default: quarters; some sizes between are always timed)",
+    )
+    parser.add_argument(
         "--alignment", action="store_true", help="find out as well which FFN widths this device likes"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of subnets to time")
@@ -71,7 +80,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     supernet, workload = _load(options, device, workload)
     table = calibrate_with_bar(
         supernet,
-        LayerwiseSpace.for_model(supernet.shape),
+        LayerwiseSpace.for_model(supernet.shape, parts=options.parts),
         workload,
         device,
         effort=effort,

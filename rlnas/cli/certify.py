@@ -36,7 +36,8 @@ def add_certify(commands: Commands) -> None:
         "measure a model beside its baseline, and say whether a target is met",
         "Times both in the same rounds on this device, and with --task scores both on its final split. "
         "Takes any two encoders of transformers for sequence classification, or a finished run: then "
-        "workload and target are those of the run, as far as no flag says otherwise. "
+        "workload and target are those of the run, as far as no flag says otherwise. A model for which a "
+        "search has chosen a precision is served in it, unless --dtype or --mode says otherwise. "
         "Exit code: 0 if the target is met or none is given, 1 if it is missed, 2 for bad input.",
     )
     parser.add_argument(
@@ -80,6 +81,7 @@ def run_certify(options: argparse.Namespace) -> int:
     from rlnas.deploy import certify
     from rlnas.deploy.loading import read_tokenizer
     from rlnas.run.job import check_seed
+    from rlnas.runtime import check_mode
     from rlnas.supernet.encoding import with_lengths_of
 
     check_seed(options.seed)
@@ -88,6 +90,9 @@ def run_certify(options: argparse.Namespace) -> int:
     baseline = _baseline(options.model, options.baseline)
     usual, cases = _of_run(options)
     device, workload = device_and_workload(options, usual)
+    for _, _, precision in cases:  # which may need another engine than the flags do
+        served = workload.in_precision(precision)
+        check_mode(served.mode, device, served.dtype)
     if options.out is not None:
         make_room(options.out, "certificate.json")
     task = None if options.task is None else load_task_of(options)

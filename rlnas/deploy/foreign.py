@@ -12,7 +12,7 @@ from transformers.utils.hub import cached_file
 from rlnas.deploy.claims import count_operations, differing_shape
 from rlnas.deploy.findings import Finding
 from rlnas.deploy.stock import read_config
-from rlnas.errors import CheckpointError, first_line
+from rlnas.errors import CheckpointError, did_you_mean, first_line
 from rlnas.supernet.checkpoint import refuse_misspelt
 from rlnas.supernet.families import FAMILIES
 
@@ -45,8 +45,8 @@ def folder_of(name: str) -> Path:
         path = cached_file(name, "config.json")
     except Exception as error:  # the hub's client raises many kinds
         raise CheckpointError(
-            f"no model {name!r}: it is no folder here, and the hub has no such model or cannot be reached; "
-            "check the path"
+            f"no model {name!r}: it is no folder here, and the hub has no such model or cannot be reached"
+            + (did_you_mean(Path(name)) or "; check the path")
         ) from error
     return Path(str(path)).parent
 

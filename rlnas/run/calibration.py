@@ -8,21 +8,43 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from rlnas.calibration import calibrate
+from rlnas.calibration import block_options, calibrate
+from rlnas.errors import LatencyTableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rlnas.calibration import Effort
     from rlnas.latency import HeldOutError, LatencyTable, PredictionError
     from rlnas.protocols import BlockKind
-    from rlnas.space import SearchSpace
+    from rlnas.space import LayerwiseSpace, SearchSpace
     from rlnas.supernet import Supernet
     from rlnas.workload import Workload
 
 logger = logging.getLogger(__name__)
 
 _CONTROLS = {"blocks": "counting blocks", "flops": "counting FLOPs"}
+
+
+def check_sizes(table: LatencyTable, space: LayerwiseSpace, where: str | Path) -> None:
+    """Refuse a table that lacks a size on offer, which a search would find out after the training.
+
+    Args:
+        table: Of the model.
+        space: What is on offer.
+        where: What messages call the table.
+
+    Raises:
+        LatencyTableError: If there is such a size.
+    """
+    known = {"attention": table.attention_ms, "ffn": table.ffn_ms}
+    for kind, size in block_options(space, table.shape):
+        if size not in known[kind]:
+            raise LatencyTableError(
+                f"the latency table {str(where)!r} holds no {kind} block of size {size}, which the search "
+                "offers; give one that was calibrated with the same --parts, or none (in a run, delete it)"
+            )
 
 
 def calibrate_with_bar(

@@ -20,7 +20,6 @@ from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
 from rlnas.run.origin import origin_of
 from rlnas.run.repairing import (
-    in_question,
     repaired_accuracies,
     settled_accuracies,
     standard_error,
@@ -86,7 +85,7 @@ def deliver(
         with folder.phase("repair"):
             worth = worth_repairing(_as_chosen(measured, inputs), goals, evaluator.kept_importance)
             repaired = repaired_accuracies(job, inputs, worth, progress=progress)
-        settled = _settled(repaired, worth, inputs, evaluator)
+        settled = _settled(repaired, [entry.trial for entry in measured], inputs, evaluator)
         goals = [replace(goal, repaired=repaired, settled=settled) for goal in goals]
     models = []
     for goal in goals:
@@ -127,13 +126,15 @@ def _expected_accuracies(inputs: Inputs, evaluator: Judge, result: Result) -> di
 
 
 def _settled(
-    repaired: dict[int, float], worth: Sequence[Trial], inputs: Inputs, evaluator: Judge
+    repaired: dict[int, float], trials: Sequence[Trial], inputs: Inputs, evaluator: Judge
 ) -> dict[int, float]:
-    """What is chosen by: the accuracies after the repair, without some of their luck."""
-    if evaluator.kept_importance is None or not repaired:
-        return repaired
-    kept = evaluator.kept_importance([trial.config for trial in worth])
-    importance = {trial.number: float(value) for trial, value in zip(worth, kept, strict=True)}
+    """What finalists are chosen by: their accuracies after a repair, without some of their luck."""
+    if not repaired:
+        return {}
+    importance = dict.fromkeys((trial.number for trial in trials), 0.0)
+    if evaluator.kept_importance is not None:
+        kept = evaluator.kept_importance([trial.config for trial in trials])
+        importance = {trial.number: float(value) for trial, value in zip(trials, kept, strict=True)}
     return settled_accuracies(repaired, importance, standard_error(repaired, len(inputs.task.search)))
 
 
@@ -212,9 +213,7 @@ class _Choice:
     ) -> None:
         self._job, self._inputs, self._folder = job, inputs, folder
         self._timed = timed
-        self._measured = [
-            replace(entry, trial=goal.judged(entry.trial)) for entry in in_question(measured, goal.repaired)
-        ]
+        self._measured = [replace(entry, trial=goal.judged(entry.trial)) for entry in measured]
         self.goal = goal
         self.confirmations: list[dict[str, Any]] = []
 

@@ -212,6 +212,7 @@ def finetune(
             models are there and none is named, a training was begun or is done already, or a folder
             cannot be written.
         DeviceError: If the device is not there, or cannot serve the subnet in its precision.
+        MissingDependencyError: If what serves it is not installed.
         TrainingError: If the loss is not a finite number.
         HistoryError: If another process works on the run.
     """
@@ -220,8 +221,6 @@ def finetune(
     folder.check()
     place = _Place.of(folder, target_ratio, None if out is None else Path(out))
     wanted = {"subnet": str(place.subnet), **asdict(settings)}
-    served = place.workload.in_precision(place.subnet.precision)
-    check_mode(served.mode, resolve_device(device), served.dtype)  # not after the training
     with folder.held():
         if _is_done(place, wanted, resume=resume):
             logger.info("the model in %s is finished; delete the folder to train it anew", place.out)
@@ -229,6 +228,8 @@ def finetune(
             if place.is_of_run and "finetuned" not in place.model:  # the search has gone on since
                 _tell(place, result)
             return result
+        served = place.workload.in_precision(place.subnet.precision)
+        check_mode(served.mode, resolve_device(device), served.dtype)  # not after the training
         task = _task_of(folder)
         if not place.trained.is_dir():
             _train(place, settings, wanted, task, device, progress=progress)

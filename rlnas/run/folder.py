@@ -66,7 +66,7 @@ class RunFolder:
             HistoryError: If the run that is there had other settings.
         """
         self._check_vacant()
-        results = (self.data, self.latency, self.checkpoints, self.supernet, self.history, self.summary)
+        results = (self.data, self.checkpoints, self.supernet, self.history, self.summary)
         if self.config.is_file() and any(path.exists() for path in results):
             if not resume:
                 raise RunFolderError(
@@ -133,9 +133,10 @@ class RunFolder:
         for key in dict.fromkeys((*settings, *stored)):
             value = str(settings.get(key))
             if key not in FREE_TO_CHANGE and str(stored.get(key)) != value:
+                one, other = (values.get(key, "the default") for values in (stored, settings))
                 raise HistoryError(
-                    f"the run in {str(self.path)!r} was started with {key}={stored.get(key)}, "
-                    f"not {key}={value}; resume it with the same settings, or give another folder (--out)"
+                    f"the run in {str(self.path)!r} was started with {key}={one}, "
+                    f"not {key}={other}; resume it with the same settings, or give another folder (--out)"
                 )
 
     @contextmanager

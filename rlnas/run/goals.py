@@ -34,7 +34,8 @@ class Goal:
         delivered: File of what the summary says of it, likewise.
         expected: By number of a trial its accuracy without the luck of the search items, where it is known.
         repaired: By number of a trial its accuracy on the search split after a repair, where it had one.
-        settled: The same without some of the luck of the items; by it repaired subnets are chosen.
+        settled: By number of a trial, of all finalists where some were repaired: what is to be expected
+            after a repair, without some of the luck of the items; by it subnets are chosen.
     """
 
     name: str

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlnas.calibration import probe_blocks
+from rlnas.controllers.surrogate.warm_start import WarmStart
 from rlnas.data import load_task, read_task, write_task
 from rlnas.errors import DataError, InfeasibleTargetError, LatencyTableError
 from rlnas.latency import LatencyTable, PrecisionTables, describe_device
 from rlnas.latency.regime import find_regime
 from rlnas.precision_space import PrecisionSpace
 from rlnas.protocols import RelativeReward, TargetedReward
-from rlnas.run.calibration import calibrate_with_bar, table_sentence, warn_of
+from rlnas.run.calibration import calibrate_with_bar, check_sizes, table_sentence, warn_of
 from rlnas.run.folder import write_folder
 from rlnas.run.precisions import precision_tables
 from rlnas.run.training import furthest_supernet
@@ -95,9 +96,6 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if job.lengths_from_task:
         workload = with_lengths_of(workload, supernet.tokenizer, task.train)
     TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
-    if not folder.data.is_dir():  # not before: a job that is refused leaves nothing that a better one meets
-        with folder.phase("data"):
-            write_folder(folder.data, lambda path: write_task(task, path))
     device = describe_device(job.device, mode=job.workload.mode)
     with folder.phase("calibrate"):
         latency: LatencyTable | PrecisionTables
@@ -116,10 +114,14 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     if table.error is not None:
         logger.info("latency: %s", table.error)
     warn_of(table)
-    if (start := getattr(job.controller, "warm_start", None)) is not None:
+    if isinstance(start := getattr(job.controller, "warm_start", None), WarmStart):
         start.members(space)  # too few are refused now, not after the training
     full_ms = full_latency(space, latency)
     reward = job.reward.resolve(full_ms) if isinstance(job.reward, RelativeReward) else job.reward
+    target_ratio = _target_ratio(job, reward, space, latency)
+    if not folder.data.is_dir():  # a job that was refused leaves no data that a better one would go on with
+        with folder.phase("data"):
+            write_folder(folder.data, lambda path: write_task(task, path))
     return Inputs(
         task=task,
         supernet=supernet,
@@ -130,7 +132,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         table=table,
         regime=regime,
         reward=reward,
-        target_ratio=_target_ratio(job, reward, space, latency),
+        target_ratio=target_ratio,
         predicted_for=_origin_elsewhere(table, workload, device),
     )
 
@@ -221,6 +223,7 @@ def _latency(
     progress: bool,
 ) -> LatencyTable:
     """The table in the folder, the one that the job names, or a new one, in this order."""
+    space = LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer)
     stored = folder.latency.is_file()
     given = folder.latency if stored else job.latency_table
     if given is not None:
@@ -231,10 +234,12 @@ def _latency(
             shape=supernet.shape,
             allow_mismatch=job.allow_foreign_table,
         )
+        if not job.sizes_worth_having:  # which are those of the table
+            check_sizes(table, space, given)
     else:
         table = calibrate_with_bar(
             supernet,
-            LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer),
+            space,
             workload,
             job.device,
             extra_blocks=probe_blocks(supernet.shape) if job.sizes_worth_having else (),

@@ -12,7 +12,7 @@ from rlnas.latency import PrecisionTables
 from rlnas.latency.precisions import BINDING_FILE
 from rlnas.pareto import is_pareto_optimal
 from rlnas.precision import INT8_BLOCKS
-from rlnas.run.calibration import calibrate_with_bar
+from rlnas.run.calibration import calibrate_with_bar, check_sizes
 from rlnas.scores import difference_interval
 from rlnas.space import LayerwiseSpace
 
@@ -41,6 +41,7 @@ def precision_tables(
     """
     is_stored = (folder.precisions / BINDING_FILE).is_file()  # written last
     given = folder.precisions if is_stored else job.latency_table
+    space = LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer)
     if given is not None:
         tables = PrecisionTables.load(
             given,
@@ -49,10 +50,10 @@ def precision_tables(
             shape=supernet.shape,
             allow_mismatch=job.allow_foreign_table,
         ).only(job.precisions)
+        if not job.sizes_worth_having:
+            for table in tables.tables.values():
+                check_sizes(table, space, given)
     else:
-        space = LayerwiseSpace.for_model(
-            supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer
-        )
 
         def measured(own: Workload) -> LatencyTable:
             logger.info("calibrating %s", own)

@@ -13,7 +13,7 @@ from rlnas.run.folds import repaired_predictions
 from rlnas.scores import score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.goals import Goal
@@ -56,50 +56,44 @@ def worth_repairing(
     return [entry.trial for entry in measured if entry.trial.number in chosen]
 
 
-def in_question(measured: Sequence[MeasuredTrial], repaired: Collection[int]) -> list[MeasuredTrial]:
-    """The finalists that may be chosen: those repaired, and what is faster than all of them.
-
-    The accuracy of a subnet that was not repaired compares badly with those of others after their repair,
-    from which luck was taken too; but where all of these are too slow, it takes their place.
-
-    Args:
-        measured: The finalists.
-        repaired: Numbers of trials; none where nothing is repaired, and all are in question then.
-    """
-    ratios = [entry.ratio for entry in measured if entry.trial.number in repaired]
-    fastest = min(ratios, default=math.inf)
-    return [entry for entry in measured if entry.trial.number in repaired or entry.ratio < fastest]
-
-
 def settled_accuracies(
     accuracies: Mapping[int, float], importance: Mapping[int, float], noise: float
 ) -> dict[int, float]:
-    """Accuracies of repaired subnets without some of the luck of the search items.
+    """Accuracies that finalists are compared by: after a repair, without some of the luck of the items.
 
     The best of several noisy accuracies flatters, and a small subnet would often be taken for as good as
     a large one. What a subnet keeps of the full model's importance predicts its accuracy after a repair,
     so each accuracy is drawn towards a line fitted to them, as far as noise explains its distance (James
-    and Stein).
+    and Stein). Finalists that were not repaired lie on the line: their accuracies before a repair, with all
+    their luck, could not be compared with these.
 
     Args:
-        accuracies: By number of a trial: its repaired subnet's, on the search split.
-        importance: Likewise: how much importance it keeps.
+        accuracies: By number of a trial, at least one: its repaired subnet's, on the search split.
+        importance: By number of a trial: how much importance it keeps, of finalists that were not repaired
+            too.
         noise: Standard error of an accuracy.
 
     Returns:
-        By number of a trial; as they were where there are too few for a line, or importance tells nothing.
+        By number of a trial, for all of `importance`. Where there are too few for a line, or importance
+        tells nothing, those repaired are as they were, and others as good as the worst of them.
     """
     numbers = list(accuracies)
     kept, found = (np.array([values[n] for n in numbers]) for values in (importance, accuracies))
     if len(numbers) < MIN_FITTED or np.ptp(kept) == 0:
-        return dict(accuracies)
+        return _as_they_were(accuracies, importance)
     slope, offset = np.polyfit(kept, found, 1)
     if slope <= 0:
-        return dict(accuracies)
+        return _as_they_were(accuracies, importance)
     residuals = found - (slope * kept + offset)
     variance = float(residuals @ residuals) / (len(numbers) - 2)
     trust = max(0.0, 1.0 - noise**2 / variance) if variance > 0 else 0.0
-    return dict(zip(numbers, (found - (1 - trust) * residuals).tolist(), strict=True))
+    on_line = {number: float(slope * value + offset) for number, value in importance.items()}
+    return on_line | dict(zip(numbers, (found - (1 - trust) * residuals).tolist(), strict=True))
+
+
+def _as_they_were(accuracies: Mapping[int, float], importance: Mapping[int, float]) -> dict[int, float]:
+    worst = min(accuracies.values())
+    return dict.fromkeys(importance, worst) | dict(accuracies)
 
 
 def standard_error(accuracies: Mapping[int, float], n_items: int) -> float:

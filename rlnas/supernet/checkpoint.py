@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,22 +137,16 @@ def native_pooling(model: str) -> str:
 
 
 def refuse_misspelt(name: str) -> None:
-    """Refuse a folder that is not there, where the hub need not be asked first.
-
-    Hub names hold one slash at most, and nobody means the hub whose folder has a similar name.
+    """Refuse what can only be meant as a folder and is none: a hub's names hold one slash at most.
 
     Raises:
-        CheckpointError: If `name` is a path that leads nowhere.
+        CheckpointError: If `name` is such a path.
     """
-    path = Path(name)
-    if path.exists():
-        return
-    hint = did_you_mean(path) if len(path.parts) > 1 else ""
-    if hint or name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise CheckpointError(
-            f"there is no folder {name!r}"
-            + (hint or "; check the path, or give a hub name such as 'bert-base-uncased'")
+    if (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not os.path.exists(name):
+        hint = (
+            did_you_mean(Path(name)) or "; check the path, or give a hub name such as 'bert-base-uncased'"
         )
+        raise CheckpointError(f"there is no folder {name!r}{hint}")
 
 
 def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
@@ -171,7 +166,8 @@ def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
             ) from error
         raise CheckpointError(
             f"no checkpoint {name!r}: it is not a folder here, and the hub has no such model "
-            "or cannot be reached; give a folder with config.json and model.safetensors"
+            "or cannot be reached"
+            + (did_you_mean(Path(name)) or "; give a folder with config.json and model.safetensors")
         ) from error
 
 

@@ -147,11 +147,14 @@ class SubnetFinisher:
 
         def backward(batch: Batch, _step: int) -> float:
             states, logits = hidden_states(subnet, batch)
-            loss = (1 - self.teacher_weight) * task_loss(logits, batch.labels)
-            loss = loss + self.teacher_weight * distillation_loss(logits, answers[batch.indices])
-            if kept:
+            if answers is None:
                 with torch.no_grad():
-                    goals, _ = hidden_states(teacher.model, batch)
+                    goals, goal = hidden_states(teacher.model, batch)
+            else:
+                goal = answers[batch.indices]
+            loss = (1 - self.teacher_weight) * task_loss(logits, batch.labels)
+            loss = loss + self.teacher_weight * distillation_loss(logits, goal)
+            if kept:
                 own, other = ([side[i] for i in kept] for side in (states, goals))
                 loss = loss + self.hidden_weight * hidden_loss(own, other, batch.attention_mask)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -159,7 +162,9 @@ class SubnetFinisher:
 
         teacher.model.eval()  # type: ignore[no-untyped-call]
         encoded = teacher.encode(split)
-        answers = _answers(teacher, encoded)
+        answers = None  # with hidden states, which are too large to keep
+        if not kept and self.optimisation.epochs:
+            answers = _answers(teacher, encoded)
         optimise(
             subnet,
             encoded,

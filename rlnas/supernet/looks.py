@@ -6,6 +6,7 @@ ones as a rule. So a later look is taken for an earlier one unless it is worse b
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,13 +107,14 @@ class Looks:
         predictions = predict(self._model, self._encoded, name="the model in training")
         self.accuracies.append(self._metric(self._encoded.labels, predictions))
         look = len(self.accuracies) - 1
-        if self.best < 0 or self.accuracies[look] > self.accuracies[self.best]:
+        found, best = self.accuracies[look], self.accuracies[self.best]
+        if self.best < 0 or found > best or (math.isnan(best) and not math.isnan(found)):
             self.best, self._best_predictions = look, predictions
         if self._patience is None:
             self.kept = look
             return
         noise = difference_error(self._metric, self._encoded.labels, self._best_predictions, predictions)
-        if self.accuracies[look] >= self.accuracies[self.best] - noise:
+        if self.kept < 0 or self.accuracies[look] >= self.accuracies[self.best] - noise:
             self.kept = look
             self._weights = {
                 name: weight.detach().clone() for name, weight in self._model.state_dict().items()

@@ -89,12 +89,14 @@ def test_other_settings_are_refused_with_both_values(folder, key):
 
 
 def test_a_setting_that_the_run_knew_nothing_of_is_refused(folder):
-    with pytest.raises(HistoryError, match="was started with new=None, not new=1"):
+    with pytest.raises(HistoryError, match="was started with new=the default, not new=1"):
         folder.open(SETTINGS | {"new": "1"}, resume=True)
 
 
 def test_a_setting_that_is_left_out_is_refused_and_kept(folder):
-    with pytest.raises(HistoryError, match=r"was started with seed=.*, not seed=None; resume it with the"):
+    with pytest.raises(
+        HistoryError, match=r"was started with seed=.*, not seed=the default; resume it with the"
+    ):
         folder.open({key: value for key, value in SETTINGS.items() if key != "seed"}, resume=True)
     assert read_json(folder.config) == SETTINGS
 

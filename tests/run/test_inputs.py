@@ -60,23 +60,26 @@ def test_a_job_that_is_refused_leaves_no_data_for_a_better_one(world, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["phases.json"]
 
 
-def test_data_is_stored_before_the_device_is_measured(world, tmp_path, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(calibration, "calibrate", interrupt)
-    job = replace(world.job(), latency_table=None, reward=LinearPenalty())
-    with pytest.raises(KeyboardInterrupt):
-        prepared(job, RunFolder(tmp_path))
-    assert read_task(tmp_path / "data").name == "reviews"
-
-
 def test_a_warm_start_from_another_space_is_refused_before_the_training(world, folder):
     trial = Trial(0, SubnetConfig((LayerConfig(7, 7),) * 2), Metrics(0.5, 1.0, 1), 0.5)
     start = WarmStart.of(tuple(replace(trial, number=number) for number in range(16)))
     job = world.job(controller=SurrogatePPOController(warm_start=start))
+    other = RunFolder(folder.path.with_name("other"))
     with pytest.raises(HistoryError, match="only 0 of the warm start's 16 subnets belong to this search's"):
-        prepared(job, folder)
+        prepared(job, other)
+    assert not other.data.exists()  # so that a better job may begin in that folder
+
+
+def test_a_table_that_lacks_a_size_on_offer_is_refused_before_it_is_stored(world, tmp_path):
+    table = make_table()
+    sizes = {size: ms for size, ms in table.ffn_ms.items() if size != SHAPE.intermediate_size // 2}
+    replace(table, ffn_ms=sizes).save(tmp_path / "table.json")
+    job = replace(world.job(), latency_table=str(tmp_path / "table.json"))
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(LatencyTableError, match=r"table.json' holds no ffn block of size 32, .* --parts"):
+        prepared(job, run)
+    assert not run.latency.exists()
+    assert len(prepared(replace(job, parts=1), run).space.layers[0].intermediate_size) == 2
 
 
 def test_a_damaged_task_in_the_folder_is_named(world, folder):
@@ -301,4 +304,4 @@ def test_a_table_of_one_size_has_no_regime_and_no_sizes_worth_having(world, tmp_
     job = replace(world.job(), latency_table=str(tmp_path / "table.json"))
     with pytest.raises(LatencyTableError, match="two sizes to see what a size costs"):
         prepared(replace(job, sizes_worth_having=True), RunFolder(tmp_path / "run"))
-    assert prepared(job, RunFolder(tmp_path / "run")).regime is None
+    assert prepared(replace(job, parts=1), RunFolder(tmp_path / "run")).regime is None

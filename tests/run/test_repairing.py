@@ -16,7 +16,6 @@ from rlnas.run.goals import Goal
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.repairing import (
     N_REPAIRED,
-    in_question,
     repaired_accuracies,
     settled_accuracies,
     standard_error,
@@ -65,13 +64,6 @@ def test_of_many_the_best_and_those_that_keep_most_importance_are_repaired(run):
 
     chosen = worth_repairing(entries, [goal(None, rising)], kept)
     assert chosen == [*trials[:N_REPAIRED], *trials[-N_REPAIRED:]]
-
-
-def test_what_was_not_repaired_is_in_question_where_it_is_faster_than_all_that_was(trials):
-    entries = measured(trials, (0.3, 0.4, 0.5, 0.6))
-    assert in_question(entries, {1, 3}) == [entries[0], entries[1], entries[3]]
-    assert in_question(entries, {0}) == [entries[0]]
-    assert in_question(entries, ()) == entries
 
 
 def test_the_accuracies_are_those_of_the_repaired_subnets(world, run, trials):
@@ -123,3 +115,21 @@ def test_the_standard_error_is_that_of_a_share():
 def test_nothing_to_repair_is_no_accuracy(world, run):
     inputs = prepare_inputs(world.job(), RunFolder(run), progress=False)
     assert repaired_accuracies(replace(world.job(), seed=1), inputs, [], progress=False) == {}
+
+
+def test_finalists_that_were_not_repaired_lie_on_the_line():
+    importance = {number: float(number) for number in range(8)}
+    repaired = {number: 0.7 + 0.01 * number for number in range(0, 8, 1) if number not in (3, 6)}
+    settled = settled_accuracies(repaired, importance, noise=0.01)
+    assert settled == pytest.approx({number: 0.7 + 0.01 * number for number in range(8)})
+
+
+def test_without_a_line_others_are_as_good_as_the_worst_that_was_repaired():
+    repaired = {1: 0.8, 4: 0.7}
+    assert settled_accuracies(repaired, dict.fromkeys(range(5), 0.0), noise=0.1) == {
+        0: 0.7,
+        1: 0.8,
+        2: 0.7,
+        3: 0.7,
+        4: 0.7,
+    }

@@ -84,6 +84,14 @@ def test_a_later_look_that_is_worse_within_noise_is_kept(bert, monkeypatch):
     assert bert.model.head.out.bias.tolist() == [3.0] * 3
 
 
+def test_a_look_that_is_no_number_is_passed_over(bert):
+    looks = looks_of(bert, [float("nan"), 0.5, float("nan")], patience=9)
+    look_on(looks, bert.model, 3)
+    looks.restore_kept()
+    assert (looks.best, looks.kept) == (1, 1)
+    assert bert.model.head.out.bias.tolist() == [1.0] * 3
+
+
 def test_the_noise_of_a_difference_is_that_of_the_items_answered_differently():
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=2000)
