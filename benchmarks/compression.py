@@ -132,7 +132,10 @@ def _options() -> argparse.Namespace:
         print("left out: torch-pruning is not installed; pip install 'rlnas[rivals]'", flush=True)
         chosen = [method for method in chosen if method != "torch-pruning"]
     options.methods = chosen
-    options.variants = [variant for variant in VARIANTS if variant[0] in chosen]
+    variants = [variant for variant in VARIANTS if variant[0] in chosen]
+    if options.budget.epochs == 1:  # then one pass is all the training that there is
+        variants = [variant for variant in variants if variant[1] != ONE_PASS]
+    options.variants = variants
     return options
 
 
