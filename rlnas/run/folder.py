@@ -74,6 +74,8 @@ class RunFolder:
                     "delete it, or give another folder (--out)"
                 )
             self._check_settings(settings)
+        elif self.config.is_file():  # of a job that was refused
+            self.phases.unlink(missing_ok=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

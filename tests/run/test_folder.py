@@ -261,3 +261,16 @@ def test_a_tree_that_cannot_be_copied_is_told_by_its_first_file(tmp_path):
 
     with pytest.raises(RunFolderError, match=r"best': \[Errno 28\] No space left on device: 'b'$"):
         write_folder(tmp_path / "best", write)
+
+
+def test_the_seconds_of_a_job_that_was_refused_do_not_count(folder):
+    folder.open(SETTINGS, resume=False)
+    with folder.phase("data"):
+        pass
+    folder.open(SETTINGS, resume=False)
+    assert folder.seconds() == {}
+    folder.data.mkdir()
+    with folder.phase("data"):
+        pass
+    folder.open(SETTINGS, resume=True)
+    assert set(folder.seconds()) == {"data"}

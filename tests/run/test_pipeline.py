@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoConfig
-from world import BUDGET, N_SEARCH, make_table, write_task
+from world import BUDGET, N_SEARCH, SHAPE, make_table, write_task
 
 import rlnas.run.pipeline
 from rlnas.controllers.random import RandomController
@@ -430,3 +430,13 @@ def test_a_real_task_ends_with_a_subnet(world, tmp_path, name, metric, n_final):
     assert AutoConfig.from_pretrained(tmp_path / name / "best", trust_remote_code=True).num_labels == (
         1 if name == "stsb" else 2
     )
+
+
+def test_a_run_of_other_parts_searches_trains_and_delivers_them(world, tmp_path):
+    schedule = Schedule(full_epochs=1, epochs=1, finish_epochs=0, repair_items=0, batch_size=8)
+    job = world.job(parts=2, controller=RandomController(), schedule=schedule, budget=12)
+    run_job(job, tmp_path / "run", progress=False)
+    with History.read(tmp_path / "run") as history:
+        sizes = {layer.intermediate_size for trial in history.trials for layer in trial.config.layers}
+    assert sizes <= {0, SHAPE.intermediate_size // 2, SHAPE.intermediate_size}
+    assert read_json(tmp_path / "run" / "config.json")["parts"] == "2"

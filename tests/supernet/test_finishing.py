@@ -9,7 +9,7 @@ import torch
 
 from rlnas.errors import InvalidSubnetError
 from rlnas.space import LayerConfig, SubnetConfig
-from rlnas.supernet import FullTrainer, SubnetFinisher, Supernet, looks, optimisation
+from rlnas.supernet import FullTrainer, SubnetFinisher, Supernet, finishing, looks, optimisation
 from rlnas.supernet.distillation import hidden_loss, hidden_states, kept_layers
 from rlnas.supernet.finishing import Finished
 from rlnas.supernet.inference import predict
@@ -125,6 +125,44 @@ def test_with_all_weight_on_the_teacher_labels_do_not_matter(fresh):
         )
         results.append(weights_of(subnet))
     assert same_weights(*results)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "hidden_weight", "times"), [(3, 0.0, 1), (3, 1.0, 3), (1, 1.0, 1), (0, 0.0, 0)]
+)
+def test_a_teacher_answers_each_item_once_but_for_its_hidden_states(
+    taught, monkeypatch, epochs, hidden_weight, times
+):
+    task, asked = tiny.learnable_task(), 0
+    real = finishing.hidden_states
+
+    def counting(model, batch):
+        nonlocal asked
+        asked += len(batch.labels) * (model is taught.model)
+        return real(model, batch)
+
+    monkeypatch.setattr(finishing, "hidden_states", counting)
+    SubnetFinisher(replace(FAST, epochs=epochs), hidden_weight=hidden_weight).finish(
+        taught.extract(UNEVEN), taught, task.train, progress=False
+    )
+    assert asked == times * len(task.train)
+
+
+def test_a_regression_is_finished_and_looked_at(checkpoints):
+    task = tiny.make_task((), n=40)
+    supernet = Supernet.from_pretrained(checkpoints["bert"], task)
+    subnet = supernet.extract(UNEVEN)
+    finished = SubnetFinisher(replace(FAST, epochs=2), patience=2).finish(
+        subnet,
+        supernet,
+        task.train,
+        validation=task.search,
+        metric=lambda labels, values: -float(np.mean((labels - values) ** 2)),
+        progress=False,
+    )
+    assert finished.looks[finished.kept_look] >= finished.looks[0]
+    errors = (predict(subnet, supernet.encode(task.search)) - task.search.labels) ** 2
+    assert -float(np.mean(errors)) == pytest.approx(finished.looks[finished.kept_look], rel=1e-4)
 
 
 def test_hidden_states_come_closer_to_the_teachers_where_they_count(taught):
