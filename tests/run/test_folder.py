@@ -263,7 +263,8 @@ def test_a_tree_that_cannot_be_copied_is_told_by_its_first_file(tmp_path):
         write_folder(tmp_path / "best", write)
 
 
-def test_the_seconds_of_a_job_that_was_refused_do_not_count(folder):
+def test_the_seconds_of_a_job_that_was_refused_do_not_count(tmp_path):
+    folder = RunFolder(tmp_path / "refused")
     folder.open(SETTINGS, resume=False)
     with folder.phase("data"):
         pass
