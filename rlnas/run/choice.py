@@ -22,6 +22,7 @@ from rlnas.latency import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
     from rlnas.history import Result
     from rlnas.latency import Timing
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rlnas.space import SubnetConfig
     from rlnas.trial import Trial
 
+    Best: TypeAlias = Callable[[Sequence["MeasuredTrial"]], "MeasuredTrial"]
 
 MARGIN = 1.02
 """How far above its target a finalist may be measured. The certificate allows 1.05: what lies between
@@ -181,10 +183,19 @@ def _pacemaker(timed: Timeable) -> Callable[[], object]:
     return timed.block_calls("ffn", max(1, timed.shape.intermediate_size // PACE_SHARE))[0]
 
 
+def most_rewarded(measured: Sequence[MeasuredTrial]) -> MeasuredTrial:
+    """The trial of highest reward, the first of equal ones."""
+    return max(measured, key=lambda entry: entry.trial.reward)
+
+
 def choose(
-    measured: Sequence[MeasuredTrial], target_ratio: float | None, *, margin: float = MARGIN
+    measured: Sequence[MeasuredTrial],
+    target_ratio: float | None,
+    *,
+    margin: float = MARGIN,
+    best: Best = most_rewarded,
 ) -> MeasuredTrial:
-    """The trial of highest reward among those that meet the target as measured, within a margin.
+    """The best trial among those that meet the target as measured, within a margin.
 
     Where none meets it, the fastest.
 
@@ -192,28 +203,34 @@ def choose(
         measured: At least one trial.
         target_ratio: Latency aimed at over the full model's, or None for rewards without a target.
         margin: How many times the target a ratio may be.
+        best: Which of several to take.
     """
     if target_ratio is None:
-        return max(measured, key=lambda entry: entry.trial.reward)
+        return best(measured)
     meeting = [entry for entry in measured if entry.ratio <= margin * target_ratio]
     if not meeting:
         return min(measured, key=lambda entry: entry.ratio)
-    return max(meeting, key=lambda entry: entry.trial.reward)
+    return best(meeting)
 
 
 def choose_next(
-    measured: Sequence[MeasuredTrial], target_ratio: float, missed: Mapping[int, float]
+    measured: Sequence[MeasuredTrial],
+    target_ratio: float,
+    missed: Mapping[int, float],
+    *,
+    best: Best = most_rewarded,
 ) -> MeasuredTrial | None:
     """The trial to turn to when a closer look at others has shown that they miss the target.
 
     Only those measured faster than all of these come into question. They are expected to be as far
     off their measurement as the fastest of these was; of those that should meet the target then, the
-    one of highest reward is taken, and where none should, the fastest.
+    best is taken, and where none should, the fastest.
 
     Args:
         measured: Trials, those of `missed` among them.
         target_ratio: Latency aimed at over the full model's.
         missed: By number of a trial, at least one: the ratio that the closer look found.
+        best: Which of several to take.
 
     Returns:
         None if no trial is faster.
@@ -223,7 +240,7 @@ def choose_next(
     faster = [entry for entry in measured if entry.ratio < last.ratio]
     if not faster:
         return None
-    return choose(faster, target_ratio * last.ratio / missed[last.trial.number])
+    return choose(faster, target_ratio * last.ratio / missed[last.trial.number], best=best)
 
 
 def settle(
@@ -231,6 +248,8 @@ def settle(
     target_ratio: float,
     look_again: Callable[[Trial], float],
     missed: Mapping[int, float] | None = None,
+    *,
+    best: Best = most_rewarded,
 ) -> MeasuredTrial | None:
     """Choose a trial, and look at it again before it is trained: the best of many flatters.
 
@@ -242,18 +261,22 @@ def settle(
         target_ratio: Latency aimed at over the full model's.
         look_again: Measures a trial's ratio anew.
         missed: By number: what is known already to miss the target, and its ratio.
+        best: Which of several to take.
 
     Returns:
         The last one that was looked at; None if no trial is faster than those of `missed`.
     """
     found = dict(missed or {})
-    chosen = choose_next(measured, target_ratio, found) if found else choose(measured, target_ratio)
+    if found:
+        chosen = choose_next(measured, target_ratio, found, best=best)
+    else:
+        chosen = choose(measured, target_ratio, best=best)
     while chosen is not None:
         ratio = look_again(chosen.trial)
         if ratio <= MARGIN * target_ratio:
             break
         found[chosen.trial.number] = ratio
-        following = choose_next(measured, target_ratio, found)
+        following = choose_next(measured, target_ratio, found, best=best)
         if following is None:
             break
         chosen = following

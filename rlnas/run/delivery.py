@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 from dataclasses import replace
@@ -14,15 +15,22 @@ from rlnas.deploy.files import CERTIFICATE_FILE, DIGEST
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.report import write_report
 from rlnas.run.baseline import train_baseline
-from rlnas.run.choice import choose, finalists, further_finalists, measure_again, measure_trials, settle
+from rlnas.run.choice import (
+    choose,
+    finalists,
+    further_finalists,
+    measure_again,
+    measure_trials,
+    settle,
+)
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
 from rlnas.run.origin import origin_of
 from rlnas.run.repairing import (
-    repaired_accuracies,
-    settled_accuracies,
-    standard_error,
+    Repaired,
+    best_beyond_noise,
+    repaired_finalists,
     worth_repairing,
 )
 from rlnas.run.steps import Step, read_steps, write_steps
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
     from rlnas.deploy import Certificate
     from rlnas.evaluation import Judge
     from rlnas.history import Result
-    from rlnas.run.choice import MeasuredTrial
+    from rlnas.run.choice import Best, MeasuredTrial
     from rlnas.run.folder import RunFolder
     from rlnas.run.goals import Goal
     from rlnas.run.inputs import Inputs
@@ -81,15 +89,18 @@ def deliver(
     timed = TimedPrecisions(inputs.supernet, inputs.workload, job.precisions, job.device)
     with folder.phase("measure"):
         measured = measure_trials(timed, _finalists_of(goals, result, inputs, evaluator), job.device)
+    repaired: dict[int, Repaired] = {}
     if job.schedule.repairs:
         with folder.phase("repair"):
             worth = worth_repairing(_as_chosen(measured, inputs), goals, evaluator.kept_importance)
-            repaired = repaired_accuracies(job, inputs, worth, progress=progress)
-        settled = _settled(repaired, [entry.trial for entry in measured], inputs, evaluator)
-        goals = [replace(goal, repaired=repaired, settled=settled) for goal in goals]
+            repaired = repaired_finalists(job, inputs, worth, progress=progress)
+        accuracies = {number: one.accuracy for number, one in repaired.items()}
+        goals = [replace(goal, repaired=accuracies) for goal in goals]
     models = []
     for goal in goals:
-        choice = _Choice(job, inputs, goal, timed, measured, folder)
+        kept = None if goal.target_ratio is None else evaluator.kept_importance
+        best = functools.partial(best_beyond_noise, repaired=repaired, kept=kept, task=inputs.task)
+        choice = _Choice(job, inputs, goal, timed, measured, folder, best)
         models.append(_delivered(job, inputs, choice, result, folder, progress=progress))
     summary = describe_run(job, inputs, evaluator, result, measured, folder)
     if job.target_ratios:
@@ -123,19 +134,6 @@ def _expected_accuracies(inputs: Inputs, evaluator: Judge, result: Result) -> di
         return {}
     accuracies = expected_accuracies(inputs.space, complete, evaluator.kept_importance)
     return {trial.number: float(value) for trial, value in zip(complete, accuracies, strict=True)}
-
-
-def _settled(
-    repaired: dict[int, float], trials: Sequence[Trial], inputs: Inputs, evaluator: Judge
-) -> dict[int, float]:
-    """What finalists are chosen by: their accuracies after a repair, without some of their luck."""
-    if not repaired:
-        return {}
-    importance = dict.fromkeys((trial.number for trial in trials), 0.0)
-    if evaluator.kept_importance is not None:
-        kept = evaluator.kept_importance([trial.config for trial in trials])
-        importance = {trial.number: float(value) for trial, value in zip(trials, kept, strict=True)}
-    return settled_accuracies(repaired, importance, standard_error(repaired, len(inputs.task.search)))
 
 
 def _finalists_of(
@@ -210,9 +208,10 @@ class _Choice:
         timed: TimedPrecisions,
         measured: Sequence[MeasuredTrial],
         folder: RunFolder,
+        best: Best,
     ) -> None:
         self._job, self._inputs, self._folder = job, inputs, folder
-        self._timed = timed
+        self._timed, self._best = timed, best
         self._measured = [replace(entry, trial=goal.judged(entry.trial)) for entry in measured]
         self.goal = goal
         self.confirmations: list[dict[str, Any]] = []
@@ -221,12 +220,12 @@ class _Choice:
         """The choice, after the steps of a run that was killed."""
         target = self.goal.target_ratio
         if self._inputs.predicted_for is not None:
-            return choose(_as_chosen(self._measured, self._inputs), target, margin=1.0)
+            return choose(_as_chosen(self._measured, self._inputs), target, margin=1.0, best=self._best)
         if target is None:
-            return choose(self._measured, None)
+            return choose(self._measured, None, best=self._best)
         found = self.after(steps)
         # Timings differ from those before: what was the next one may not be faster any more.
-        return choose(self._measured, target) if found is None else found
+        return choose(self._measured, target, best=self._best) if found is None else found
 
     def after(self, steps: Sequence[Step]) -> MeasuredTrial | None:
         """The next candidate after certificates that missed the target."""
@@ -235,7 +234,7 @@ class _Choice:
             return None
         with self._folder.phase("measure"):
             missed = {step.trial: step.latency_ratio for step in steps}
-            return settle(self._measured, target, self._look_again, missed)
+            return settle(self._measured, target, self._look_again, missed, best=self._best)
 
     def _look_again(self, trial: Trial) -> float:
         ratio = measure_again(self._timed, trial.config, self._job.device)

@@ -34,8 +34,6 @@ class Goal:
         delivered: File of what the summary says of it, likewise.
         expected: By number of a trial its accuracy without the luck of the search items, where it is known.
         repaired: By number of a trial its accuracy on the search split after a repair, where it had one.
-        settled: By number of a trial, of all finalists where some were repaired: what is to be expected
-            after a repair, without some of the luck of the items; by it subnets are chosen.
     """
 
     name: str
@@ -46,12 +44,11 @@ class Goal:
     delivered: Path
     expected: Mapping[int, float] = field(default_factory=dict)
     repaired: Mapping[int, float] = field(default_factory=dict)
-    settled: Mapping[int, float] = field(default_factory=dict)
 
     def judged(self, trial: Trial) -> Trial:
         """The trial with the reward that it has for this goal, of what is best known of its accuracy."""
         accuracy = trial.metrics.accuracy
-        for known in (self.expected, self.repaired, self.settled):
+        for known in (self.expected, self.repaired):
             accuracy = known.get(trial.number, accuracy)
         return replace(trial, reward=float(self.reward(replace(trial.metrics, accuracy=accuracy))))
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm.auto import tqdm
 
-from rlnas.run.choice import MARGIN
+from rlnas.run.choice import CAREFUL, MARGIN, most_rewarded
 from rlnas.run.folds import repaired_predictions
 from rlnas.scores import score
+from rlnas.supernet.looks import difference_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from rlnas.run.choice import MeasuredTrial
     from rlnas.run.goals import Goal
     from rlnas.run.inputs import Inputs
     from rlnas.run.job import Job
     from rlnas.space import SubnetConfig
+    from rlnas.task import Task
     from rlnas.trial import Trial
 
 
@@ -27,8 +33,8 @@ N_REPAIRED = 3
 """Finalists repaired for a goal: so many of highest reward, and so many that keep most importance."""
 
 
-MIN_FITTED = 5
-"""Repaired subnets to which a line can be fitted."""
+N_CAREFUL = 1
+"""The same of those well below the target, in case a second look finds that the others miss it."""
 
 
 def worth_repairing(
@@ -45,79 +51,77 @@ def worth_repairing(
     """
     chosen: set[int] = set()
     for goal in goals:
-        limit = math.inf if goal.target_ratio is None else MARGIN * goal.target_ratio
-        meeting = [entry.trial for entry in measured if entry.ratio <= limit]
-        ranks = [[goal.judged(trial).reward for trial in meeting]]
-        if kept is not None and meeting:
-            ranks.append(list(kept([trial.config for trial in meeting])))
-        for values in ranks:
-            order = sorted(range(len(meeting)), key=lambda index: -values[index])
-            chosen |= {meeting[index].number for index in order[:N_REPAIRED]}
+        for margin, n in ((MARGIN, N_REPAIRED), (CAREFUL, N_CAREFUL)):
+            limit = math.inf if goal.target_ratio is None else margin * goal.target_ratio
+            meeting = [entry.trial for entry in measured if entry.ratio <= limit]
+            ranks = [[goal.judged(trial).reward for trial in meeting]]
+            if kept is not None and meeting:
+                ranks.append(list(kept([trial.config for trial in meeting])))
+            for values in ranks:
+                order = sorted(range(len(meeting)), key=lambda index: -values[index])
+                chosen |= {meeting[index].number for index in order[:n]}
     return [entry.trial for entry in measured if entry.trial.number in chosen]
 
 
-def settled_accuracies(
-    accuracies: Mapping[int, float], importance: Mapping[int, float], noise: float
-) -> dict[int, float]:
-    """Accuracies that finalists are compared by: after a repair, without some of the luck of the items.
+@dataclass(frozen=True, slots=True, eq=False)
+class Repaired:
+    """What a repair has made of a subnet.
 
-    The best of several noisy accuracies flatters, and a small subnet would often be taken for as good as
-    a large one. What a subnet keeps of the full model's importance predicts its accuracy after a repair,
-    so each accuracy is drawn towards a line fitted to them, as far as noise explains its distance (James
-    and Stein). Finalists that were not repaired lie on the line: their accuracies before a repair, with all
-    their luck, could not be compared with these.
-
-    Args:
-        accuracies: By number of a trial, at least one: its repaired subnet's, on the search split.
-        importance: By number of a trial: how much importance it keeps, of finalists that were not repaired
-            too.
-        noise: Standard error of an accuracy.
-
-    Returns:
-        By number of a trial, for all of `importance`. Where there are too few for a line, or importance
-        tells nothing, those repaired are as they were, and others as good as the worst of them.
+    Attributes:
+        predictions: For every search item, shape ``(n_items,)``.
+        accuracy: The task's metric of these.
     """
-    numbers = list(accuracies)
-    kept, found = (np.array([values[n] for n in numbers]) for values in (importance, accuracies))
-    if len(numbers) < MIN_FITTED or np.ptp(kept) == 0:
-        return _as_they_were(accuracies, importance)
-    slope, offset = np.polyfit(kept, found, 1)
-    if slope <= 0:
-        return _as_they_were(accuracies, importance)
-    residuals = found - (slope * kept + offset)
-    variance = float(residuals @ residuals) / (len(numbers) - 2)
-    trust = max(0.0, 1.0 - noise**2 / variance) if variance > 0 else 0.0
-    on_line = {number: float(slope * value + offset) for number, value in importance.items()}
-    return on_line | dict(zip(numbers, (found - (1 - trust) * residuals).tolist(), strict=True))
+
+    predictions: npt.NDArray[np.generic]
+    accuracy: float
 
 
-def _as_they_were(accuracies: Mapping[int, float], importance: Mapping[int, float]) -> dict[int, float]:
-    worst = min(accuracies.values())
-    return dict.fromkeys(importance, worst) | dict(accuracies)
-
-
-def standard_error(accuracies: Mapping[int, float], n_items: int) -> float:
-    """Of an accuracy on so many items, at their mean; of other metrics about as large.
-
-    Args:
-        accuracies: At least one, by number of a trial.
-        n_items: At least 1.
-    """
-    mean = min(max(float(np.mean(list(accuracies.values()))), 0.0), 1.0)
-    return math.sqrt(mean * (1 - mean) / n_items)
-
-
-def repaired_accuracies(
+def repaired_finalists(
     job: Job, inputs: Inputs, trials: Sequence[Trial], *, progress: bool
-) -> dict[int, float]:
-    """By number of a trial: the task's metric of its repaired subnet on the search split.
+) -> dict[int, Repaired]:
+    """By number of a trial: its subnet after a repair.
 
     Raises:
         EvaluationError: If predictions are not finite.
     """
     search = inputs.task.search
-    accuracies = {}
+    found = {}
     for trial in tqdm(trials, desc="repair the finalists", disable=not progress or not trials):
         predictions = repaired_predictions(job, inputs, trial)
-        accuracies[trial.number] = score(inputs.task.metric, search.labels, predictions)
-    return accuracies
+        found[trial.number] = Repaired(predictions, score(inputs.task.metric, search.labels, predictions))
+    return found
+
+
+def best_beyond_noise(
+    measured: Sequence[MeasuredTrial],
+    repaired: Mapping[int, Repaired],
+    kept: Callable[[Sequence[SubnetConfig]], Sequence[float]] | None,
+    task: Task,
+) -> MeasuredTrial:
+    """The repaired trial that keeps most importance, unless another one is better beyond noise.
+
+    The best of several on a few hundred items is often so by luck. What a subnet keeps of the full model's
+    importance is known without that luck, and says what a repair or a training makes of it about as well.
+    So the others have to beat it, in this order, by more than one standard error of the difference,
+    paired over the items.
+
+    Args:
+        measured: At least one trial, with its reward after the repair where it had one.
+        repaired: By number of a trial. Those that were not repaired are passed over, unless all were not.
+        kept: How much importance configs keep; None where it is not known, or nothing limits the latency:
+            then rewards decide.
+        task: Whose search split they were judged on.
+    """
+    known = [entry for entry in measured if entry.trial.number in repaired]
+    if kept is None or not known:
+        return most_rewarded(known or measured)
+    importance = kept([entry.trial.config for entry in known])
+    order = sorted(range(len(known)), key=lambda index: -importance[index])
+    best, *others = (known[index] for index in order)
+    metric = functools.partial(score, task.metric)
+    for other in others:
+        gain = other.trial.reward - best.trial.reward
+        pair = (repaired[entry.trial.number].predictions for entry in (best, other))
+        if gain > 0 and gain > difference_error(metric, task.search.labels, *pair):
+            best = other
+    return best

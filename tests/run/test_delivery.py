@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from world import BUDGET, N_FINAL, N_SEARCH, SHAPE, WORKLOAD, make_table
 
+from rlnas.data import read_task
 from rlnas.deploy.certificate import TARGET_TOLERANCE
 from rlnas.evaluation import Racing, SupernetEvaluator
 from rlnas.history import History, Result
@@ -23,6 +24,7 @@ from rlnas.run.choice import MARGIN, MeasuredTrial
 from rlnas.run.delivery import _expected_accuracies
 from rlnas.run.folder import RunFolder, read_json, write_json
 from rlnas.run.inputs import prepare_inputs
+from rlnas.run.repairing import Repaired
 from rlnas.run.steps import Step, write_steps
 from rlnas.space import LayerOptions, LayerwiseSpace, SubnetConfig
 from rlnas.supernet import FullTrainer
@@ -540,9 +542,14 @@ def test_without_a_last_training_the_best_of_the_repaired_is_taken(world, search
     def remembered(_job, _inputs, trials, *, progress):
         asked.extend(trials)
         assert progress is False
-        return {trial.number: float(trial is trials[0]) for trial in trials}
+        labels = load_labels()
+        right, wrong = Repaired(labels, 1.0), Repaired(1 - labels, 0.0)
+        return {trial.number: right if trial is trials[0] else wrong for trial in trials}
 
-    monkeypatch.setattr(delivery, "repaired_accuracies", remembered)
+    def load_labels():
+        return read_task(searched / "data").search.labels
+
+    monkeypatch.setattr(delivery, "repaired_finalists", remembered)
     settings = read_json(searched / "config.json")
     write_json(searched / "config.json", settings | {"finish_epochs": "0"})
     (searched / "history.sqlite").unlink()

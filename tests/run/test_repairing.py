@@ -16,14 +16,15 @@ from rlnas.run.goals import Goal
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.repairing import (
     N_REPAIRED,
-    repaired_accuracies,
-    settled_accuracies,
-    standard_error,
+    Repaired,
+    best_beyond_noise,
+    repaired_finalists,
     worth_repairing,
 )
 from rlnas.run.training import repaired_subnet
 from rlnas.scores import score
 from rlnas.supernet.inference import predict
+from rlnas.task import Split
 
 
 @pytest.fixture
@@ -69,67 +70,81 @@ def test_of_many_the_best_and_those_that_keep_most_importance_are_repaired(run):
 def test_the_accuracies_are_those_of_the_repaired_subnets(world, run, trials):
     job = world.job()
     inputs = prepare_inputs(job, RunFolder(run), progress=False)
-    found = repaired_accuracies(job, inputs, trials[:2], progress=False)
+    found = repaired_finalists(job, inputs, trials[:2], progress=False)
     assert list(found) == [0, 1]
     for trial in trials[:2]:
         subnet = repaired_subnet(job, inputs.supernet, trial.config, inputs.task)
         predictions = predict(subnet, inputs.supernet.encode(inputs.task.search))
-        assert found[trial.number] == score("accuracy", inputs.task.search.labels, predictions)
+        assert np.array_equal(found[trial.number].predictions, predictions)
+        assert found[trial.number].accuracy == score("accuracy", inputs.task.search.labels, predictions)
 
 
-def test_luck_is_taken_out_as_far_as_noise_explains_it():
-    importance = {number: float(number) for number in range(8)}
-    line = {number: 0.7 + 0.01 * number for number in range(8)}
-    rng = np.random.default_rng(1)
-    noisy = {number: value + rng.normal(0, 0.02) for number, value in line.items()}
-    settled = settled_accuracies(noisy, importance, noise=0.05)
-
-    def error(values):
-        return sum((values[number] - line[number]) ** 2 for number in line)
-
-    assert error(settled) < error(noisy) / 2
-    assert max(settled, key=settled.get) == 7
-    # What noise cannot explain stays.
-    kept = settled_accuracies(noisy, importance, noise=0.001)
-    assert all(abs(kept[number] - noisy[number]) < 0.002 for number in noisy)
+def judged(trials, accuracies, n_items=200):
+    """Repaired trials, each with wrong answers to items of its own."""
+    labels = np.zeros(n_items, dtype=np.int64)
+    rng = np.random.default_rng(0)
+    found = {}
+    for trial, accuracy in zip(trials, accuracies, strict=True):
+        predictions = (rng.permutation(n_items) >= round(accuracy * n_items)).astype(np.int64)
+        found[trial.number] = Repaired(predictions, accuracy)
+    entries = [
+        MeasuredTrial(replace(trial, reward=accuracy), Timing((1.0, 1.0)), 0.5)
+        for trial, accuracy in zip(trials, accuracies, strict=True)
+    ]
+    return entries, found, Named(labels)
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "importance"),
-    [
-        ({0: 0.7, 1: 0.8, 2: 0.6, 3: 0.9}, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}),
-        (dict(enumerate((0.7, 0.8, 0.6, 0.9, 0.8))), dict.fromkeys(range(5), 1.0)),
-        (dict(enumerate((0.9, 0.8, 0.7, 0.6, 0.5))), {number: float(number) for number in range(5)}),
-    ],
-    ids=["too few", "equal importance", "importance misleads"],
-)
-def test_without_a_line_accuracies_stay_as_they_are(accuracies, importance):
-    assert settled_accuracies(accuracies, importance, noise=0.1) == accuracies
+class Named:
+    """What is asked of a task."""
+
+    metric = "accuracy"
+
+    def __init__(self, labels):
+        self.search = replace(tiny_split(len(labels)), labels=labels)
 
 
-def test_the_standard_error_is_that_of_a_share():
-    assert standard_error({0: 0.4, 1: 0.6}, 100) == pytest.approx(0.05)
-    assert standard_error({0: -0.2}, 100) == 0.0  # a Matthews correlation below 0
+def tiny_split(n):
+    return Split("search", ("a text",) * n, None, np.zeros(n, dtype=np.int64))
 
 
-def test_nothing_to_repair_is_no_accuracy(world, run):
+def falling_importance(trials):
+    order = {trial.config: -position for position, trial in enumerate(trials)}
+    return lambda configs: [order[config] for config in configs]
+
+
+def test_the_most_important_one_is_taken_unless_another_is_better_beyond_noise(trials):
+    kept = falling_importance(trials)
+    # They differ in some 60 of 200 answers, so 2 more right ones are luck, 20 are not.
+    entries, found, task = judged(trials, (0.80, 0.81, 0.79, 0.805))
+    assert best_beyond_noise(entries, found, kept, task) is entries[0]
+    entries, found, task = judged(trials, (0.80, 0.81, 0.79, 0.90))
+    assert best_beyond_noise(entries, found, kept, task) is entries[3]
+    # A later one has to beat the one that has taken the place.
+    entries, found, task = judged(trials, (0.80, 0.90, 0.79, 0.905))
+    assert best_beyond_noise(entries, found, kept, task) is entries[1]
+
+
+def test_without_importance_the_highest_reward_is_taken(trials):
+    entries, found, task = judged(trials, (0.80, 0.79, 0.805, 0.70))
+    assert best_beyond_noise(entries, found, None, task) is entries[2]
+
+
+def test_those_that_were_not_repaired_are_passed_over_unless_all_were_not(trials):
+    entries, found, task = judged(trials, (0.80, 0.99, 0.79, 0.98))
+    some = {number: found[number] for number in (entries[0].trial.number, entries[2].trial.number)}
+    for kept in (falling_importance(trials), None):
+        assert best_beyond_noise(entries, some, kept, task) is entries[0]
+        assert best_beyond_noise(entries, {}, kept, task) is entries[1]
+
+
+def test_what_lies_well_below_a_target_is_repaired_too(run):
+    with History.read(run) as history:
+        trials = history.trials[:8]
+    entries = measured(trials, [0.59] * 6 + [0.55, 0.5])
+    rising = {trial.number: -trial.number / 10 for trial in trials}
+    assert worth_repairing(entries, [goal(0.6, rising)], None) == [*trials[:N_REPAIRED], trials[6]]
+
+
+def test_nothing_to_repair_is_no_finalist(world, run):
     inputs = prepare_inputs(world.job(), RunFolder(run), progress=False)
-    assert repaired_accuracies(replace(world.job(), seed=1), inputs, [], progress=False) == {}
-
-
-def test_finalists_that_were_not_repaired_lie_on_the_line():
-    importance = {number: float(number) for number in range(8)}
-    repaired = {number: 0.7 + 0.01 * number for number in range(0, 8, 1) if number not in (3, 6)}
-    settled = settled_accuracies(repaired, importance, noise=0.01)
-    assert settled == pytest.approx({number: 0.7 + 0.01 * number for number in range(8)})
-
-
-def test_without_a_line_others_are_as_good_as_the_worst_that_was_repaired():
-    repaired = {1: 0.8, 4: 0.7}
-    assert settled_accuracies(repaired, dict.fromkeys(range(5), 0.0), noise=0.1) == {
-        0: 0.7,
-        1: 0.8,
-        2: 0.7,
-        3: 0.7,
-        4: 0.7,
-    }
+    assert repaired_finalists(replace(world.job(), seed=1), inputs, [], progress=False) == {}
