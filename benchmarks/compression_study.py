@@ -101,7 +101,8 @@ class Stopwatch:
     def __init__(self, supernet: Path, path: Path, device: str, seconds: float) -> None:
         self._supernet, self._path, self._device, self._seconds = supernet, path, device, seconds
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self._known = {line["config"]: line for line in map(json.loads, lines)}
+        # Of several processes that have measured the same, the first counts for all.
+        self._known = {line["config"]: line for line in map(json.loads, reversed(lines))}
 
     def measure(self, config: SubnetConfig) -> dict[str, Any]:
         """Ratio, its interval, and both medians with their spreads in milliseconds."""
