@@ -8,12 +8,15 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from rlnas.controllers.surrogate.knowledge import expected_accuracies
 from rlnas.deploy import Prediction, certify, export
 from rlnas.deploy.card import write_card
 from rlnas.deploy.files import CERTIFICATE_FILE, DIGEST
 from rlnas.deploy.weights_file import weights_digest
 from rlnas.report import write_report
+from rlnas.run.apart import Apart, Setting
 from rlnas.run.baseline import train_baseline
 from rlnas.run.choice import (
     choose,
@@ -87,21 +90,24 @@ def deliver(
     expected = _expected_accuracies(inputs, evaluator, result)
     goals = [replace(goal, expected=expected) for goal in goals_of(job, inputs, folder)]
     timed = TimedPrecisions(inputs.supernet, inputs.workload, job.precisions, job.device)
-    with folder.phase("measure"):
-        measured = measure_trials(timed, _finalists_of(goals, result, inputs, evaluator), job.device)
-    repaired: dict[int, Repaired] = {}
-    if job.schedule.repairs:
-        with folder.phase("repair"):
-            worth = worth_repairing(_as_chosen(measured, inputs), goals, evaluator.kept_importance)
-            repaired = repaired_finalists(job, inputs, worth, progress=progress)
-        accuracies = {number: one.accuracy for number, one in repaired.items()}
-        goals = [replace(goal, repaired=accuracies) for goal in goals]
-    models = []
-    for goal in goals:
-        kept = None if goal.target_ratio is None else evaluator.kept_importance
-        best = functools.partial(best_beyond_noise, repaired=repaired, kept=kept, task=inputs.task)
-        choice = _Choice(job, inputs, goal, timed, measured, folder, best)
-        models.append(_delivered(job, inputs, choice, result, folder, progress=progress))
+    setting = Setting(folder.supernet, inputs.workload, job.precisions, job.device, torch.get_num_threads())
+    with Apart(timed, setting, inputs.supernet.n_params(inputs.supernet.shape.full)) as apart:
+        with folder.phase("measure"):
+            found = _finalists_of(goals, result, inputs, evaluator)
+            measured = apart.call(measure_trials, timed, found, job.device)
+        repaired: dict[int, Repaired] = {}
+        if job.schedule.repairs:
+            with folder.phase("repair"):
+                worth = worth_repairing(_as_chosen(measured, inputs), goals, evaluator.kept_importance)
+                repaired = repaired_finalists(job, inputs, worth, progress=progress)
+            accuracies = {number: one.accuracy for number, one in repaired.items()}
+            goals = [replace(goal, repaired=accuracies) for goal in goals]
+        models = []
+        for goal in goals:
+            kept = None if goal.target_ratio is None else evaluator.kept_importance
+            best = functools.partial(best_beyond_noise, repaired=repaired, kept=kept, task=inputs.task)
+            choice = _Choice(job, inputs, goal, apart, timed, measured, folder, best)
+            models.append(_delivered(job, inputs, choice, result, folder, progress=progress))
     summary = describe_run(job, inputs, evaluator, result, measured, folder)
     if job.target_ratios:
         places = (str(goal.folder.relative_to(folder.path)) for goal in goals)
@@ -174,7 +180,7 @@ def _delivered(
     steps = read_steps(goal.steps, n_trials)
     chosen = choice.first(steps)
     while True:
-        certificate = _finish_and_certify(job, inputs, goal, chosen, folder, progress=progress)
+        certificate = _finish_and_certify(job, inputs, choice, chosen, folder, progress=progress)
         ratio, met = certificate.latency_ratio, certificate.target_met
         steps.append(Step(chosen.trial.number, ratio, met))
         following = None if met is not False or len(steps) >= MAX_CERTIFIED else choice.after(steps)
@@ -197,6 +203,7 @@ class _Choice:
 
     Attributes:
         goal: What is chosen for.
+        apart: Where it is timed.
         confirmations: What second looks before a training found.
     """
 
@@ -205,13 +212,14 @@ class _Choice:
         job: Job,
         inputs: Inputs,
         goal: Goal,
+        apart: Apart,
         timed: TimedPrecisions,
         measured: Sequence[MeasuredTrial],
         folder: RunFolder,
         best: Best,
     ) -> None:
         self._job, self._inputs, self._folder = job, inputs, folder
-        self._timed, self._best = timed, best
+        self._timed, self._best, self.apart = timed, best, apart
         self._measured = [replace(entry, trial=goal.judged(entry.trial)) for entry in measured]
         self.goal = goal
         self.confirmations: list[dict[str, Any]] = []
@@ -237,7 +245,7 @@ class _Choice:
             return settle(self._measured, target, self._look_again, missed, best=self._best)
 
     def _look_again(self, trial: Trial) -> float:
-        ratio = measure_again(self._timed, trial.config, self._job.device)
+        ratio = self.apart.call(measure_again, self._timed, trial.config, self._job.device)
         self.confirmations.append({"trial": trial.number, "latency_ratio": ratio})
         return ratio
 
@@ -251,10 +259,10 @@ def _as_chosen(measured: Sequence[MeasuredTrial], inputs: Inputs) -> list[Measur
 
 
 def _finish_and_certify(
-    job: Job, inputs: Inputs, goal: Goal, chosen: MeasuredTrial, folder: RunFolder, *, progress: bool
+    job: Job, inputs: Inputs, choice: _Choice, chosen: MeasuredTrial, folder: RunFolder, *, progress: bool
 ) -> Certificate:
     """Give the chosen subnet its last training, export it, and measure it beside the full model."""
-    config = chosen.trial.config
+    goal, config = choice.goal, chosen.trial.config
     how = "measured" if inputs.predicted_for is None else "predicted"
     what = "chosen" if not job.target_ratios else f"chosen for the target {goal.name}"
     logger.info("%s: %s, %s at %.3f of the full model's latency", what, config, how, chosen.ratio)
@@ -264,7 +272,8 @@ def _finish_and_certify(
     with folder.phase("baseline"):
         train_baseline(job, inputs.task, folder, progress=progress)
     with folder.phase("certify"):
-        certificate = certify(
+        certificate = choice.apart.call(
+            certify,
             goal.folder,
             baseline=folder.full,
             task=inputs.task,
