@@ -50,8 +50,8 @@ def mortal():
 
 # Where to kill, and what must and must not lie in the run folder then.
 DEATHS = [
-    ({"moment": "calibrate:begin", "delay": 0.05}, "data/task.json", "latency.json"),
-    ({"moment": "finetune:begin", "delay": 0.03}, "latency.json", "checkpoints/finetuned"),
+    ({"moment": "calibrate:begin", "delay": 0.05}, "config.json", "latency.json"),
+    ({"moment": "finetune:begin", "delay": 0.03}, "data/task.json", "checkpoints/finetuned"),
     ({"moment": "prepare:begin"}, "checkpoints/finetuned", "supernet"),
     ({"moment": "share:begin", "delay": 0.03}, "checkpoints/finetuned", "supernet"),
     ({"moment": "save:end"}, ".supernet.tmp/model.safetensors", "supernet"),
