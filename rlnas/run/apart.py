@@ -14,8 +14,9 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import torch
 
@@ -78,7 +79,7 @@ class Apart:
         if setting.device == "cpu" and n_params >= WORTH_A_PROCESS:
             command = [sys.executable, "-c", "from rlnas.run.apart import main; main()"]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._send(setting)
+            self._send(self._process, setting)
 
     def __enter__(self) -> Apart:
         return self
@@ -106,10 +107,9 @@ class Apart:
         """
         if self._process is None:
             return function(*args, **kwargs)
-        self._send((function, args, kwargs))
-        assert self._process.stdout is not None
+        self._send(self._process, (function, args, kwargs))
         try:
-            has_returned, answer = pickle.load(self._process.stdout)
+            has_returned, answer = pickle.load(cast("IO[bytes]", self._process.stdout))
         except EOFError as error:
             code = self._process.wait()
             raise RunFolderError(
@@ -121,16 +121,12 @@ class Apart:
             return result
         raise answer
 
-    def _send(self, message: object) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        buffer = io.BytesIO()
+    def _send(self, process: subprocess.Popen[bytes], message: object) -> None:
+        requests, buffer = cast("IO[bytes]", process.stdin), io.BytesIO()
         _Pickler(buffer, self._timed).dump(message)
-        try:
-            self._process.stdin.write(buffer.getvalue())
-            self._process.stdin.flush()
-        except BrokenPipeError:  # the answer says that it has died
-            pass
+        with suppress(BrokenPipeError):  # the answer says that it has died
+            requests.write(buffer.getvalue())
+            requests.flush()
 
 
 class _Pickler(pickle.Pickler):
@@ -148,7 +144,6 @@ class _Unpickler(pickle.Unpickler):
         self._timed = timed
 
     def persistent_load(self, pid: object) -> TimedPrecisions:
-        assert pid == _TIMED
         return self._timed
 
 
