@@ -37,6 +37,10 @@ N_CAREFUL = 1
 """The same of those well below the target, in case a second look finds that the others miss it."""
 
 
+N_ERRORS = 2.0
+"""Standard errors that are no luck: about a 95 % interval."""
+
+
 def worth_repairing(
     measured: Sequence[MeasuredTrial],
     goals: Sequence[Goal],
@@ -102,8 +106,8 @@ def best_beyond_noise(
 
     The best of several on a few hundred items is often so by luck. What a subnet keeps of the full model's
     importance is known without that luck, and says what a repair or a training makes of it about as well.
-    So the others have to beat it, in this order, by more than one standard error of the difference,
-    paired over the items.
+    So the others have to beat it, in this order, by more than `N_ERRORS` standard errors of the
+    difference, paired over the items.
 
     Args:
         measured: At least one trial, with its reward after the repair where it had one.
@@ -122,6 +126,6 @@ def best_beyond_noise(
     for other in others:
         gain = other.trial.reward - best.trial.reward
         pair = (repaired[entry.trial.number].predictions for entry in (best, other))
-        if gain > 0 and gain > difference_error(metric, task.search.labels, *pair):
+        if gain > 0 and gain > N_ERRORS * difference_error(metric, task.search.labels, *pair):
             best = other
     return best
