@@ -54,7 +54,9 @@ def run(scripts, data, monkeypatch, capsys, tmp_path):
 def test_every_method_is_judged_on_validation_and_test_pooled(run, scripts, monkeypatch, tmp_path):
     figures = run("--quick")
     done = {(cell["method"], cell["training"]) for cell in figures["cells"]}
-    assert done == {("full", "trained"), *scripts.VARIANTS}
+    # One pass is all the training of a quick run.
+    variants = {variant for variant in scripts.VARIANTS if variant[1] != scripts.ONE_PASS}
+    assert done == {("full", "trained"), *variants}
     for cell in figures["cells"]:
         low, high = cell["ci"]
         assert low <= cell["accuracy"] <= high

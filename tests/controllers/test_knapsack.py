@@ -33,8 +33,12 @@ TASK = additive_task(SPACE, seed=1)
 
 @st.composite
 def knapsacks(draw):
-    """Values and costs of up to 4 positions, whole numbers (so that there are ties) or any."""
-    numbers = draw(st.sampled_from([st.integers(-3, 6).map(float), st.floats(-3.0, 6.0)]))
+    """Values and costs of up to 4 positions, whole numbers (so that there are ties) or thousandths.
+
+    Finer ones would be told apart from rounding by nobody.
+    """
+    thousandths = st.integers(-3000, 6000).map(lambda number: number / 1000)
+    numbers = draw(st.sampled_from([st.integers(-3, 6).map(float), thousandths]))
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     return tuple(
         [np.array(draw(st.lists(numbers, min_size=n, max_size=n))) for n in sizes] for _ in range(2)
