@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from rlnas.deploy.weights_file import WeightsFile
     from rlnas.supernet import Supernet
 
-"""Where a certificate holds the digest of the weights that it was made for."""
-
 LATENCY_TOLERANCE = 0.1
 """How far a latency ratio may be off that of its certificate, where the two intervals do not overlap."""
 

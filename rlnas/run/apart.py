@@ -68,13 +68,16 @@ class Apart:
     """Calls functions in a process of its own; here, where the model is small or on a GPU.
 
     Args:
-        timed: What functions get that time; the process has its own in its place.
+        timed: See below.
         setting: Of that.
         n_params: Parameters of the full model.
+
+    Attributes:
+        timed: What functions get that time; the process has its own in its place.
     """
 
     def __init__(self, timed: TimedPrecisions, setting: Setting, n_params: int) -> None:
-        self._timed = timed
+        self.timed = timed
         self._process: subprocess.Popen[bytes] | None = None
         if setting.device == "cpu" and n_params >= WORTH_A_PROCESS:
             command = [sys.executable, "-c", "from rlnas.run.apart import main; main()"]
@@ -99,7 +102,7 @@ class Apart:
 
         Args:
             function: Of a module, by whose name it is found.
-            args: May hold the `timed` of this object.
+            args: May hold `timed`.
             kwargs: Likewise.
 
         Raises:
@@ -123,7 +126,7 @@ class Apart:
 
     def _send(self, process: subprocess.Popen[bytes], message: object) -> None:
         requests, buffer = cast("IO[bytes]", process.stdin), io.BytesIO()
-        _Pickler(buffer, self._timed).dump(message)
+        _Pickler(buffer, self.timed).dump(message)
         with suppress(BrokenPipeError):  # the answer says that it has died
             requests.write(buffer.getvalue())
             requests.flush()

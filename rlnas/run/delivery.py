@@ -94,7 +94,7 @@ def deliver(
     with Apart(timed, setting, inputs.supernet.n_params(inputs.supernet.shape.full)) as apart:
         with folder.phase("measure"):
             found = _finalists_of(goals, result, inputs, evaluator)
-            measured = apart.call(measure_trials, timed, found, job.device)
+            measured = apart.call(measure_trials, apart.timed, found, job.device)
         repaired: dict[int, Repaired] = {}
         if job.schedule.repairs:
             with folder.phase("repair"):
@@ -106,7 +106,7 @@ def deliver(
         for goal in goals:
             kept = None if goal.target_ratio is None else evaluator.kept_importance
             best = functools.partial(best_beyond_noise, repaired=repaired, kept=kept, task=inputs.task)
-            choice = _Choice(job, inputs, goal, apart, timed, measured, folder, best)
+            choice = _Choice(job, inputs, goal, apart, measured, folder, best)
             models.append(_delivered(job, inputs, choice, result, folder, progress=progress))
     summary = describe_run(job, inputs, evaluator, result, measured, folder)
     if job.target_ratios:
@@ -213,13 +213,12 @@ class _Choice:
         inputs: Inputs,
         goal: Goal,
         apart: Apart,
-        timed: TimedPrecisions,
         measured: Sequence[MeasuredTrial],
         folder: RunFolder,
         best: Best,
     ) -> None:
         self._job, self._inputs, self._folder = job, inputs, folder
-        self._timed, self._best, self.apart = timed, best, apart
+        self._best, self.apart = best, apart
         self._measured = [replace(entry, trial=goal.judged(entry.trial)) for entry in measured]
         self.goal = goal
         self.confirmations: list[dict[str, Any]] = []
@@ -245,7 +244,7 @@ class _Choice:
             return settle(self._measured, target, self._look_again, missed, best=self._best)
 
     def _look_again(self, trial: Trial) -> float:
-        ratio = self.apart.call(measure_again, self._timed, trial.config, self._job.device)
+        ratio = self.apart.call(measure_again, self.apart.timed, trial.config, self._job.device)
         self.confirmations.append({"trial": trial.number, "latency_ratio": ratio})
         return ratio
 

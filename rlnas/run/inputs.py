@@ -85,6 +85,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         check_mode(own.mode, job.device, own.dtype)
     with folder.phase("data"):
         task = _task(job, folder)
+        _check_metric(job, task)
     logger.info(
         "data: %s with %d training, %d search and %d final items (%s)",
         *(task.name, len(task.train), len(task.search), len(task.final), task.final.name),
@@ -140,11 +141,9 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
 def _task(job: Job, folder: RunFolder) -> Task:
     if folder.data.is_dir():
         with folder.damage_of(folder.data, "read the task again"):
-            task = read_task(folder.data)
-        _check_metric(job, task)
-        return task
+            return read_task(folder.data)
     data = job.data
-    task = load_task(
+    return load_task(
         data.source,
         text_column=data.text_column,
         pair_column=data.pair_column,
@@ -156,8 +155,6 @@ def _task(job: Job, folder: RunFolder) -> Task:
         folds=0 if job.racing is not None or job.precisions else data.folds,
         seed=job.seed,
     )
-    _check_metric(job, task)
-    return task
 
 
 def _check_metric(job: Job, task: Task) -> None:

@@ -114,7 +114,7 @@ class Looks:
             self.kept = look
             return
         noise = difference_error(self._metric, self._encoded.labels, self._best_predictions, predictions)
-        if self.kept < 0 or self.accuracies[look] >= self.accuracies[self.best] - noise:
+        if self.kept < 0 or found >= self.accuracies[self.best] - noise:
             self.kept = look
             self._weights = {
                 name: weight.detach().clone() for name, weight in self._model.state_dict().items()
