@@ -88,8 +88,8 @@ class Budget:
 class Stopwatch:
     """Latencies of subnets over the full model's, each measured once and kept in a file.
 
-    They are measured in a process that does nothing else: after a training in the same one, a model of
-    0.34 of the full model's latency measured 0.36.
+    They are measured in a process that does nothing else: a training in the same one moves the
+    ratios by some percent.
 
     Args:
         supernet: Folder of one of these sizes.
