@@ -1,8 +1,9 @@
 """Timing in a process of its own, which has not trained or evaluated anything.
 
 What a process has done before lays its memory out otherwise, and the latencies of large and small models
-change by different factors, the same for as long as the process lives. A model is served by a process that did
-nothing else, so that is where it is timed. Messages are pickles between this process and its own child.
+change by different factors, the same for as long as the process lives. A model is served by a process
+that did nothing else, so that is where it is timed. Messages are pickles between this process and its own
+child.
 """
 
 from __future__ import annotations
