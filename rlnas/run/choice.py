@@ -53,6 +53,9 @@ CAREFUL = 0.95
 N_FURTHER = 2
 """Further finalists of each kind, for each target."""
 
+STEPS_BELOW = (1.0, 0.98, 0.96, 0.93)
+"""Shares of a target: those that keep most importance within each are worth measuring."""
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTrial:
@@ -106,8 +109,9 @@ def further_finalists(
     """More trials worth measuring for a target, so that a choice near it does not hang on luck.
 
     Those of highest reward among trials predicted well below the target: the best ones lie close to it, and
-    all of them may be measured to miss it. And those that keep most importance within it, which says what
-    a repair or a last training makes of a subnet better than how it does before.
+    all of them may be measured to miss it. And those that keep most importance, which says what a repair
+    or a last training makes of a subnet better than how it does before: within the target, and within
+    each of `STEPS_BELOW`, so that where the table flatters the next one to take is not much smaller.
 
     Args:
         result: A search, with rewards for this target.
@@ -120,7 +124,9 @@ def further_finalists(
     chosen = sorted(careful, key=lambda trial: (-trial.reward, trial.number))[:N_FURTHER]
     if kept is not None and fitting:
         worth = dict(zip(fitting, kept([trial.config for trial in fitting]), strict=True))
-        chosen += sorted(fitting, key=lambda trial: (-worth[trial], trial.number))[:N_FURTHER]
+        order = sorted(fitting, key=lambda trial: (-worth[trial], trial.number))
+        for step in STEPS_BELOW:
+            chosen += [t for t in order if t.metrics.latency_ms <= step * target_ms][:N_FURTHER]
     return list(dict.fromkeys(chosen))
 
 
