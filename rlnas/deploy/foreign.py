@@ -13,7 +13,7 @@ from rlnas.deploy.claims import count_operations, differing_shape
 from rlnas.deploy.findings import Finding
 from rlnas.deploy.stock import read_config
 from rlnas.errors import CheckpointError, did_you_mean, first_line
-from rlnas.supernet.checkpoint import refuse_misspelt
+from rlnas.supernet.checkpoint import announce_hub
 from rlnas.supernet.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def folder_of(name: str) -> Path:
         raise CheckpointError(
             f"the folder {name!r} holds no config.json; give a folder written by save_pretrained, or a run"
         )
-    refuse_misspelt(name)
+    announce_hub(name)
     try:
         path = cached_file(name, "config.json")
     except Exception as error:  # the hub's client raises many kinds

@@ -13,7 +13,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rlnas.deploy.files import CONFIG_FILE, MODEL_FILE
 from rlnas.errors import CheckpointError, first_line
 from rlnas.space import SubnetConfig
-from rlnas.supernet.checkpoint import check_vocabulary, quiet_transformers, refuse_misspelt
+from rlnas.supernet.checkpoint import (
+    announce_hub,
+    check_vocabulary,
+    quiet_transformers,
+    refuse_misspelt,
+)
 from rlnas.supernet.modeling_subnet import SubnetModel, SubnetModelConfig
 from rlnas.supernet.supernet import Supernet
 
@@ -87,7 +92,7 @@ def load(model: Certifiable, trust_remote_code: bool, *, is_judged: bool) -> Loa
         name = type(module).__name__
     else:
         name = str(model)
-        refuse_misspelt(name)
+        announce_hub(name)
         try:
             module = _read(name, trust_remote_code, is_judged=is_judged)
         except CheckpointError:

@@ -149,8 +149,19 @@ def refuse_misspelt(name: str) -> None:
         raise CheckpointError(f"there is no folder {name!r}{hint}")
 
 
-def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+def announce_hub(name: str) -> None:
+    """Say that the hub is asked for what is no folder, which takes long where it cannot be reached.
+
+    Raises:
+        CheckpointError: If `name` can only be meant as a folder.
+    """
     refuse_misspelt(name)
+    if not os.path.exists(name):
+        logger.info("no folder %r here: asking the hub for it", name)
+
+
+def _read_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    announce_hub(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         return cast("PretrainedConfig", config)

@@ -348,12 +348,14 @@ def test_a_new_head_is_for_the_new_labels_and_all_else_is_kept(bert, names):
     assert not model.training
 
 
-def test_a_misspelt_folder_is_met_by_a_hint(tmp_path, monkeypatch):
+def test_a_misspelt_folder_is_met_by_a_hint(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "rlnas")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     task = tiny.learnable_task()
     with pytest.raises(CheckpointError, match=r"no checkpoint 'runs/dem': .*; did you mean 'runs/demo'"):
         Supernet.from_pretrained("runs/dem", task)  # which may be a name of the hub
+    assert "no folder 'runs/dem' here: asking the hub for it" in caplog.messages
 
     def ask(*_, **__):
         raise AssertionError("the hub was asked")
