@@ -91,6 +91,10 @@ class MissingDependencyError(RLNASError, ImportError):
     """An optional package that is not installed; the message holds the command that installs it."""
 
 
+class ScaleError(RLNASError, RuntimeError):
+    """A cluster that is not there, or whose workers do not start or do not stay."""
+
+
 class ConformanceError(RLNASError, AssertionError):
     """A plug that breaks a law of its protocol; raised by `rlnas.testing`."""
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 # The libraries read these once, when first imported. One thread: two test processes share two cores, and
@@ -34,3 +35,23 @@ settings.load_profile("rlnas")
 def pytest_unconfigure() -> None:
     """Remove the cache."""
     shutil.rmtree(_cache, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of this machine; gives the module."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlnas[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        ray.init(
+            address="local",
+            num_cpus=4,
+            resources={"edge": 1},
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=2 * 10**8,
+        )
+    except Exception as error:  # e.g. in a container without a network of its own
+        pytest.skip(f"Ray does not start here: {error}")
+    yield ray
+    ray.shutdown()

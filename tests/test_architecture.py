@@ -24,7 +24,7 @@ LAYERS = (
     {"protocols", "history", "runtime"},
     {"rewards", "tabular", "loop", "scores", "selection", "data", "env", "latency", "supernet"},
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},
-    {"report", "testing"},
+    {"report", "scale", "testing"},
     {"run"},
     {"cli"},
     {"__init__", "__main__"},  # of the package itself: nothing may import them
@@ -34,7 +34,16 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 # Who may import what, by the beginnings of module names. numpy is for all.
 OWNERS = {
     "torch": (
-        *("runtime.", "latency.", "supernet.", "evaluation.", "calibration", "deploy.", "run."),
+        *(
+            "runtime.",
+            "latency.",
+            "supernet.",
+            "evaluation.",
+            "calibration",
+            "deploy.",
+            "run.",
+            "scale.worker",
+        ),
         *("controllers.ppo", "controllers.randomness", "controllers.surrogate.policy"),
     ),
     "transformers": ("supernet.", "deploy."),
@@ -50,6 +59,7 @@ OWNERS = {
     "onnx": ("runtime.onnx",),
     "onnxscript": ("runtime.onnx",),
     "pynvml": ("latency.frequency",),
+    "ray": ("scale.pool",),
     "numpy": ("",),
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlnas.evaluation import Racing
     from rlnas.protocols import Controller
     from rlnas.run import Control, Job
+    from rlnas.scale.cluster import Cluster
 
 CONTROLLERS = ("auto", "ppo", "plain-ppo", "knapsack", "local", "evolution", "nsga2", "tpe", "random")
 
@@ -30,7 +31,10 @@ def make_job(options: argparse.Namespace) -> Job:
     """
     from rlnas.run import DataSource, Job, Schedule
 
-    device, workload = device_and_workload(options)
+    cluster = make_cluster(options)
+    is_elsewhere = cluster is not None and cluster.latency_resource is not None
+    timed_on = cluster.latency_device if cluster is not None and is_elsewhere else None
+    device, workload = device_and_workload(options, timed_on=timed_on)
     ratios = parse_ratios(options.target_ratios)
     target_ratio = max(ratios) if ratios else options.target_ratio
     return Job(
@@ -65,6 +69,7 @@ def make_job(options: argparse.Namespace) -> Job:
         precisions=parse_precisions(options.precisions),
         target_ratios=ratios,
         budget=options.budget,
+        cluster=cluster,
         controls=make_controls(options.controls, options.out),
         min_steps=options.min_steps,
         from_run=options.from_run,
@@ -77,6 +82,40 @@ def make_job(options: argparse.Namespace) -> Job:
         latency_table=options.latency_table,
         allow_foreign_table=options.allow_foreign_table,
         trust_remote_code=options.trust_remote_code,
+    )
+
+
+def make_cluster(options: argparse.Namespace) -> Cluster | None:
+    """Where workers evaluate and models are timed; None for this process.
+
+    Raises:
+        ValueError: If a number is outside its range, or there is no cluster that could do what is asked.
+    """
+    from rlnas.scale.cluster import Cluster, WorkerNeeds
+
+    flags = {
+        "--workers": options.workers,
+        "--worker-cpus": options.worker_cpus,
+        "--worker-gpus": options.worker_gpus,
+        "--latency-resource": options.latency_resource,
+        "--latency-device": options.latency_device,
+    }
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    if options.ray is None:
+        for flag, value in given.items():
+            raise ValueError(f"{flag}={value} needs a Ray cluster: add --ray local, or --ray ADDRESS")
+        return None
+    if options.latency_resource is None and options.latency_device is not None:
+        raise ValueError(
+            f"--latency-device={options.latency_device} is that of another node: say which by "
+            "--latency-resource, or choose a device of this one (--device)"
+        )
+    return Cluster(
+        options.ray,
+        given.get("--workers", 2),
+        WorkerNeeds(given.get("--worker-cpus", 1), given.get("--worker-gpus", 0.0)),
+        options.latency_resource,
+        given.get("--latency-device", "cpu"),
     )
 
 

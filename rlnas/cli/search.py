@@ -103,6 +103,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--budget", type=int, default=200, help="subnets that may be evaluated")
     _add_racing(group)
+    _add_workers(group)
     _add_space(group)
     group.add_argument(
         "--latency-table",
@@ -130,6 +131,41 @@ def _add_racing(group: argparse._ArgumentGroup) -> None:
         metavar="POINTS",
         help="with --racing: accuracy points that a subnet has to be better by to be worth seeing all "
         "items; by default 0",
+    )
+
+
+def _add_workers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let workers of a Ray cluster (rlnas[ray]) evaluate: local for one of this machine, auto for "
+        "the one that this machine belongs to, or HOST:PORT of a head",
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="with --ray: how many, by default 2; 0 evaluates here, for --latency-resource alone",
+    )
+    group.add_argument(
+        "--worker-cpus", type=int, metavar="N", help="with --ray: cores of each worker, by default 1"
+    )
+    group.add_argument(
+        "--worker-gpus",
+        type=float,
+        metavar="N",
+        help="with --ray: GPUs of each worker, on which it computes then; may be a fraction; by default 0",
+    )
+    group.add_argument(
+        "--latency-resource",
+        metavar="NAME",
+        help="with --ray: time models on the node that was started with this resource, e.g. ray start "
+        "--resources '{\"NAME\": 1}', so that the latency aimed at is that of another machine",
+    )
+    group.add_argument(
+        "--latency-device",
+        choices=("cpu", "cuda"),
+        help="with --latency-resource: the device of that node, by default cpu",
     )
 
 

@@ -50,13 +50,17 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def device_and_workload(options: argparse.Namespace, usual: Workload | None = None) -> tuple[str, Workload]:
+def device_and_workload(
+    options: argparse.Namespace, usual: Workload | None = None, timed_on: str | None = None
+) -> tuple[str, Workload]:
     """The device and what it will be asked, but for lengths that come from a task.
 
     Args:
         options: The flags.
         usual: Stands for what they do not say; None for the defaults, the number format among them
             that suits the device.
+        timed_on: Kind of the device that will be asked, if that is another machine's: then what runs there
+            is not checked here.
 
     Raises:
         DeviceError: If there is no such device, or it does not run the mode or the number format.
@@ -74,7 +78,7 @@ def device_and_workload(options: argparse.Namespace, usual: Workload | None = No
     workload = Workload(
         batch_size=rest.batch_size if options.batch_size is None else options.batch_size,
         seq_len=seq_len,
-        dtype=options.dtype or (_usual_dtype(device, mode) if usual is None else usual.dtype),
+        dtype=options.dtype or (_usual_dtype(timed_on or device, mode) if usual is None else usual.dtype),
         mode=mode,
         statistic=options.statistic or rest.statistic,
         lengths=lengths,
@@ -84,7 +88,8 @@ def device_and_workload(options: argparse.Namespace, usual: Workload | None = No
             f"--statistic={workload.statistic} is for texts of one length, so --lengths={TASK_LENGTHS} "
             "does not go with it; give the length that matters (--seq-len), or --statistic=median"
         )
-    check_mode(workload.mode, device, workload.dtype)
+    if timed_on is None:
+        check_mode(workload.mode, device, workload.dtype)
     return device, workload
 
 

@@ -32,6 +32,9 @@ class EvaluationCost:
     def __add__(self, other: EvaluationCost) -> EvaluationCost:
         return EvaluationCost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    def __sub__(self, other: EvaluationCost) -> EvaluationCost:
+        return EvaluationCost(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
     def __str__(self) -> str:
         saved = f", masks would take {self.masked_flops / self.flops:.1f} times that" if self.flops else ""
         return (

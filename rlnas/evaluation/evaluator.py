@@ -198,9 +198,22 @@ class SupernetEvaluator:
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
         self._check(configs)
-        predictions = self._predict(configs, self._packs, np.arange(len(self._split)))
+        predictions = self.answers(configs, np.arange(len(self._split)))
         self._count(configs)
         return list(predictions)
+
+    def answers(
+        self, configs: Sequence[SubnetConfig], items: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.generic]:
+        """Predictions of each config for some of the items, in their order: ``(n_configs, len(items))``.
+
+        What a race asks chunk by chunk: the configs are not checked, and do not count as judged.
+
+        Raises:
+            EvaluationError: If predictions are not finite; `config` is the culprit.
+        """
+        everything = len(items) == len(self._split)
+        return self._predict(configs, self._packs if everything else self._pack(items), items)
 
     def logits(self, configs: Sequence[SubnetConfig]) -> npt.NDArray[np.float32]:
         """Answers of each config for all items, shape ``(n_configs, n_items, num_labels)``.
@@ -345,7 +358,7 @@ class SupernetEvaluator:
             rows = race.alive
             if not len(rows):  # all lost to champions
                 break
-            predicted = self._predict([configs[row] for row in rows], self._pack(items), items)
+            predicted = self.answers([configs[row] for row in rows], items)
             correct[np.ix_(rows, items)] = predicted == labels[items]
             n_seen[rows] += len(items)
             race.enter(items, correct[np.ix_(rows, items)])

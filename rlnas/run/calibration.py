@@ -10,6 +10,8 @@ from tqdm.auto import tqdm
 
 from rlnas.calibration import block_options, calibrate
 from rlnas.errors import LatencyTableError
+from rlnas.latency import resolve_device
+from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from rlnas.latency import HeldOutError, LatencyTable, PredictionError
     from rlnas.protocols import BlockKind
     from rlnas.space import LayerwiseSpace, SearchSpace
-    from rlnas.supernet import Supernet
     from rlnas.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,19 @@ def calibrate_with_bar(
             seed=seed,
             progress=show,
         )
+
+
+def calibrate_folder(
+    folder: Path,
+    space: SearchSpace,
+    workload: Workload,
+    device: str,
+    extra_blocks: Sequence[tuple[BlockKind, int]],
+    seed: int,
+) -> LatencyTable:
+    """Measure a latency table of the supernet in a folder; see `rlnas.calibration.calibrate`."""
+    supernet = Supernet.load(folder, device=resolve_device(device))
+    return calibrate(supernet, space, workload, device, extra_blocks=extra_blocks, seed=seed)
 
 
 def warn_of(table: LatencyTable) -> None:

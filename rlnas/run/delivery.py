@@ -26,6 +26,7 @@ from rlnas.run.choice import (
     measure_trials,
     settle,
 )
+from rlnas.run.elsewhere import Elsewhere
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.goals import goals_of
 from rlnas.run.inputs import full_latency
@@ -89,12 +90,10 @@ def deliver(
     """
     expected = _expected_accuracies(inputs, evaluator, result)
     goals = [replace(goal, expected=expected) for goal in goals_of(job, inputs, folder)]
-    timed = TimedPrecisions(inputs.supernet, inputs.workload, job.precisions, job.device)
-    setting = Setting(folder.supernet, inputs.workload, job.precisions, job.device, torch.get_num_threads())
-    with Apart(timed, setting, inputs.supernet.n_params(inputs.supernet.shape.full)) as apart:
+    with _timer(job, inputs, folder) as timer:
         with folder.phase("measure"):
             found = _finalists_of(goals, result, inputs, evaluator)
-            measured = apart.call(measure_trials, apart.timed, found, job.device)
+            measured = timer.call(measure_trials, timer.timed, found, job.latency_device)
         repaired: dict[int, Repaired] = {}
         if job.schedule.repairs:
             with folder.phase("repair"):
@@ -106,7 +105,7 @@ def deliver(
         for goal in goals:
             kept = None if goal.target_ratio is None else evaluator.kept_importance
             best = functools.partial(best_beyond_noise, repaired=repaired, kept=kept, task=inputs.task)
-            choice = _Choice(job, inputs, goal, apart, measured, folder, best)
+            choice = _Choice(job, inputs, goal, timer, measured, folder, best)
             models.append(_delivered(job, inputs, choice, result, folder, progress=progress))
     summary = describe_run(job, inputs, evaluator, result, measured, folder)
     if job.target_ratios:
@@ -122,6 +121,15 @@ def deliver(
     write_json(folder.summary, summary)
     end_delivery(folder)
     return summary
+
+
+def _timer(job: Job, inputs: Inputs, folder: RunFolder) -> Apart | Elsewhere:
+    """Where models are timed: what does nothing else."""
+    if job.cluster is not None and job.is_timed_elsewhere:
+        return Elsewhere(job.cluster, folder.supernet, inputs.workload)
+    timed = TimedPrecisions(inputs.supernet, inputs.workload, job.precisions, job.device)
+    setting = Setting(folder.supernet, inputs.workload, job.precisions, job.device, torch.get_num_threads())
+    return Apart(timed, setting, inputs.supernet.n_params(inputs.supernet.shape.full))
 
 
 def end_delivery(folder: RunFolder) -> None:
@@ -203,7 +211,7 @@ class _Choice:
 
     Attributes:
         goal: What is chosen for.
-        apart: Where it is timed.
+        timer: Where it is timed.
         confirmations: What second looks before a training found.
     """
 
@@ -212,13 +220,13 @@ class _Choice:
         job: Job,
         inputs: Inputs,
         goal: Goal,
-        apart: Apart,
+        timer: Apart | Elsewhere,
         measured: Sequence[MeasuredTrial],
         folder: RunFolder,
         best: Best,
     ) -> None:
         self._job, self._inputs, self._folder = job, inputs, folder
-        self._best, self.apart = best, apart
+        self._best, self.timer = best, timer
         self._measured = [replace(entry, trial=goal.judged(entry.trial)) for entry in measured]
         self.goal = goal
         self.confirmations: list[dict[str, Any]] = []
@@ -244,7 +252,7 @@ class _Choice:
             return settle(self._measured, target, self._look_again, missed, best=self._best)
 
     def _look_again(self, trial: Trial) -> float:
-        ratio = self.apart.call(measure_again, self.apart.timed, trial.config, self._job.device)
+        ratio = self.timer.call(measure_again, self.timer.timed, trial.config, self._job.latency_device)
         self.confirmations.append({"trial": trial.number, "latency_ratio": ratio})
         return ratio
 
@@ -271,14 +279,14 @@ def _finish_and_certify(
     with folder.phase("baseline"):
         train_baseline(job, inputs.task, folder, progress=progress)
     with folder.phase("certify"):
-        certificate = choice.apart.call(
+        certificate = choice.timer.call(
             certify,
             goal.folder,
             baseline=folder.full,
             task=inputs.task,
             workload=inputs.workload,
             model_workload=inputs.workload.in_precision(config.precision),
-            device=job.device,
+            device=job.latency_device,
             target_ratio=goal.target_ratio,
         )
     if inputs.predicted_for is None:

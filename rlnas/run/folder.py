@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-FREE_TO_CHANGE = ("budget", "controls", "allow_foreign_table")
+FREE_TO_CHANGE = ("budget", "controls", "allow_foreign_table", "cluster")
 """Settings that a resumed run may have otherwise: it may grow, be compared with controls, and may have
 moved to another device."""
 

@@ -15,7 +15,14 @@ from rlnas.latency import LatencyTable, PrecisionTables, describe_device
 from rlnas.latency.regime import find_regime
 from rlnas.precision_space import PrecisionSpace
 from rlnas.protocols import RelativeReward, TargetedReward
-from rlnas.run.calibration import calibrate_with_bar, check_sizes, table_sentence, warn_of
+from rlnas.run.calibration import (
+    calibrate_folder,
+    calibrate_with_bar,
+    check_sizes,
+    table_sentence,
+    warn_of,
+)
+from rlnas.run.elsewhere import elsewhere_before_training
 from rlnas.run.folder import write_folder
 from rlnas.run.precisions import precision_tables
 from rlnas.run.training import furthest_supernet
@@ -25,9 +32,11 @@ from rlnas.supernet.encoding import with_lengths_of
 from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from rlnas.latency import DeviceInfo
     from rlnas.latency.regime import Regime
-    from rlnas.protocols import Reward
+    from rlnas.protocols import BlockKind, Reward
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
     from rlnas.space import ModelShape, SearchSpace
@@ -54,8 +63,9 @@ class Inputs:
         reward: The job's, with the full model's latency filled in.
         target_ratio: The latency aimed at over the full model's, or None for rewards without one.
         folds: With folds of the task, a supernet for each, trained without its items; else empty.
-        predicted_for: Workload and device of the latency table, if it is not that of this machine and
-            job: then the target is theirs too. Else None.
+        device: That on which models are timed, here or elsewhere.
+        predicted_for: Workload and device of the latency table, if it is not that device's: then the target
+            is theirs too. Else None.
     """
 
     task: Task
@@ -68,6 +78,7 @@ class Inputs:
     regime: Regime | None
     reward: Reward
     target_ratio: float | None
+    device: DeviceInfo
     predicted_for: str | None = None
     folds: tuple[Supernet, ...] = ()
 
@@ -81,11 +92,13 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     Raises:
         RLNASError: One of its kinds, for bad input.
     """
-    for own in (job.workload, *(job.workload.in_precision(name) for name in job.precisions)):
-        check_mode(own.mode, job.device, own.dtype)
+    if not job.is_timed_elsewhere:
+        for own in (job.workload, *(job.workload.in_precision(name) for name in job.precisions)):
+            check_mode(own.mode, job.device, own.dtype)
     with folder.phase("data"):
         task = _task(job, folder)
         _check_metric(job, task)
+        _check_folds(job, task)
     logger.info(
         "data: %s with %d training, %d search and %d final items (%s)",
         *(task.name, len(task.train), len(task.search), len(task.final), task.final.name),
@@ -96,16 +109,9 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     workload = job.workload
     if job.lengths_from_task:
         workload = with_lengths_of(workload, supernet.tokenizer, task.train)
-    TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
-    device = describe_device(job.device, mode=job.workload.mode)
     with folder.phase("calibrate"):
-        latency: LatencyTable | PrecisionTables
-        if job.precisions:
-            latency = precision_tables(job, supernet, workload, folder, progress=progress)
-            table = latency.reference_table
-            logger.info("%s", latency)
-        else:
-            latency = table = _latency(job, supernet, workload, device, folder, progress=progress)
+        latency, device = _latency_and_device(job, supernet, workload, folder, progress=progress)
+    table = latency.reference_table if isinstance(latency, PrecisionTables) else latency
     logger.info("%s", table_sentence(table))
     regime = _regime(job, table)
     architectures = _space(job, supernet, regime)
@@ -134,6 +140,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         regime=regime,
         reward=reward,
         target_ratio=target_ratio,
+        device=device,
         predicted_for=_origin_elsewhere(table, workload, device),
     )
 
@@ -163,6 +170,15 @@ def _check_metric(job: Job, task: Task) -> None:
         raise DataError(
             "racing compares subnets item by item, so it needs metric=accuracy, but the task "
             f"{task.name!r} has metric={task.metric}; run without --racing"
+        )
+
+
+def _check_folds(job: Job, task: Task) -> None:
+    """Refuse folds, which few items get by themselves, where workers are to evaluate."""
+    if job.cluster is not None and job.cluster.n_workers > 0 and task.n_folds:
+        raise DataError(
+            f"the task {task.name!r} is so small that subnets are judged in {task.n_folds} folds, which "
+            "workers of a cluster do not; search without --ray, or carve a search split (--folds 0)"
         )
 
 
@@ -210,14 +226,43 @@ def _space(job: Job, supernet: Supernet, regime: Regime | None) -> LayerwiseSpac
     return space
 
 
+def _latency_and_device(
+    job: Job, supernet: Supernet, workload: Workload, folder: RunFolder, *, progress: bool
+) -> tuple[LatencyTable | PrecisionTables, DeviceInfo]:
+    """What predicts latencies, and the device on which models are timed."""
+    if job.is_timed_elsewhere:
+        with elsewhere_before_training(job, supernet, workload) as there:
+            device = there.call(describe_device, job.latency_device, mode=workload.mode)
+
+            def measured(space: LayerwiseSpace, extra: Sequence[tuple[BlockKind, int]]) -> LatencyTable:
+                logger.info("calibrating on %s", device)
+                return there.call(
+                    calibrate_folder, there.supernet, space, workload, job.latency_device, extra, job.seed
+                )
+
+            return _latency(job, supernet, workload, device, folder, measured), device
+    TimedModel(supernet, workload, job.device)  # which refuses texts that are too long for the checkpoint
+    device = describe_device(job.device, mode=workload.mode)
+    if job.precisions:
+        tables = precision_tables(job, supernet, workload, folder, progress=progress)
+        logger.info("%s", tables)
+        return tables, device
+
+    def measured_here(space: LayerwiseSpace, extra: Sequence[tuple[BlockKind, int]]) -> LatencyTable:
+        return calibrate_with_bar(
+            supernet, space, workload, job.device, extra_blocks=extra, seed=job.seed, progress=progress
+        )
+
+    return _latency(job, supernet, workload, device, folder, measured_here), device
+
+
 def _latency(
     job: Job,
     supernet: Supernet,
     workload: Workload,
     device: DeviceInfo,
     folder: RunFolder,
-    *,
-    progress: bool,
+    measured: Callable[[LayerwiseSpace, Sequence[tuple[BlockKind, int]]], LatencyTable],
 ) -> LatencyTable:
     """The table in the folder, the one that the job names, or a new one, in this order."""
     space = LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer)
@@ -234,15 +279,7 @@ def _latency(
         if not job.sizes_worth_having:  # which are those of the table
             check_sizes(table, space, given)
     else:
-        table = calibrate_with_bar(
-            supernet,
-            space,
-            workload,
-            job.device,
-            extra_blocks=probe_blocks(supernet.shape) if job.sizes_worth_having else (),
-            seed=job.seed,
-            progress=progress,
-        )
+        table = measured(space, probe_blocks(supernet.shape) if job.sizes_worth_having else ())
     if not stored:
         table.save(folder.latency)
     return table

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from rlnas.evaluation import Racing
     from rlnas.protocols import Controller, Reward
+    from rlnas.scale.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +173,8 @@ class Job:
             then delivers a certified model for each, in ``models/``. Empty: the one of the reward alone.
             The reward's own target is what controllers aim at that know one target only.
         budget: Subnets that may be evaluated.
+        cluster: Ray workers that evaluate them, and a node on which models are timed, see `rlnas.scale`;
+            None does both here. Who evaluates does not change the history.
         controls: Other controllers that search as well, so that the report can say what the run's own one
             has added. They may be added to a run that is finished.
         racing: Lets subnets that cannot win leave before they have seen all items; None shows all items
@@ -195,7 +198,8 @@ class Job:
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, `min_steps` is negative, lengths are given
-            twice, subnets are raced in folds, a control is there twice or is the run's own controller,
+            twice, subnets are raced in folds, a control is there twice or is the run's own controller, a
+            cluster is to judge folds or several precisions,
             precisions lack the workload's dtype, the dtype is int8 without precisions, or there
             are precisions and races or folds.
     """
@@ -213,6 +217,7 @@ class Job:
     precisions: tuple[str, ...] = ()
     target_ratios: tuple[float, ...] = ()
     budget: int = 200
+    cluster: Cluster | None = None
     controls: tuple[Control, ...] = ()
     racing: Racing | None = None
     seed: int = 0
@@ -244,6 +249,7 @@ class Job:
                 f"add it to the precisions (--precisions {self.workload.dtype})"
             )
         _check_parts(self.parts, self.sizes_worth_having)
+        _check_cluster(self.cluster, self.data.folds, self.precisions)
         if self.precisions:
             object.__setattr__(self, "precisions", checked_precisions(self.precisions))
             check_reference(self.workload, self.precisions)
@@ -256,6 +262,16 @@ class Job:
         if self.racing is not None:
             check_raceable(self.reward)
             object.__setattr__(self, "racing", replace(self.racing, seed=self.seed))
+
+    @property
+    def is_timed_elsewhere(self) -> bool:
+        """Whether models are timed on another node of the cluster."""
+        return self.cluster is not None and self.cluster.latency_resource is not None
+
+    @property
+    def latency_device(self) -> str:
+        """Device on which models are timed; on another node that one's."""
+        return self.cluster.latency_device if self.cluster and self.is_timed_elsewhere else self.device
 
     def for_items(self, n_items: int, n_folds: int) -> Job:
         """The job with the passes that so many training items want."""
@@ -276,6 +292,8 @@ class Job:
                 values[entry.name] = _describe(value)
         if not self.precisions:
             del values["precisions"]  # as runs had it that know nothing of them
+        if self.cluster is None:
+            del values["cluster"]  # likewise
         if self.parts == QUARTERS:
             del values["parts"]  # likewise
         return values
@@ -288,6 +306,18 @@ def _check_parts(parts: int, sizes_worth_having: bool) -> None:
         raise InvalidSpaceError(
             "sizes are equal parts of the full ones or those worth having, but got "
             f"parts={parts} and sizes_worth_having=True; drop either"
+        )
+
+
+def _check_cluster(cluster: Cluster | None, folds: int | None, precisions: Sequence[str]) -> None:
+    """Refuse what a cluster does not do."""
+    if cluster is None:
+        return
+    if folds and cluster.n_workers > 0:
+        raise ValueError(f"workers of a cluster judge no folds, but got folds={folds}; drop either")
+    if precisions:
+        raise ValueError(
+            f"a cluster judges and times in one precision, but got precisions={precisions}; drop either"
         )
 
 

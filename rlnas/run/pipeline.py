@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from rlnas.run.folds import train_folds
 from rlnas.run.goals import goals_of
 from rlnas.run.honest import describe_honesty
 from rlnas.run.inputs import prepare_inputs
-from rlnas.run.searching import make_evaluator, run_controls, run_search
+from rlnas.run.searching import end_workers, make_evaluator, run_controls, run_search
 from rlnas.run.summary import total_seconds
 from rlnas.run.training import train_supernet
 from rlnas.run.transfer import describe_start
+from rlnas.scale.pool import connected
 
 if TYPE_CHECKING:
     from rlnas.run.job import Job
@@ -50,6 +52,13 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
     if job.latency_table is not None and not folder.latency.is_file():
         load = PrecisionTables.load if job.precisions else LatencyTable.load
         load(job.latency_table)  # before the folder holds a job that cannot be done
+    with ExitStack() as stack:
+        if job.cluster is not None:  # one that is not there is refused before any work
+            stack.enter_context(connected(job.cluster.address))
+        return _run(job, folder, resume=resume, progress=progress)
+
+
+def _run(job: Job, folder: RunFolder, *, resume: bool, progress: bool) -> dict[str, Any]:
     folder.open(job.settings(), resume=resume)
     is_finished = folder.is_finished(job.budget)
     if is_finished and folder.has_controls([control.name for control in job.controls]):
@@ -68,6 +77,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
             with folder.phase("search"):
                 evaluator = make_evaluator(job, inputs)
                 searched = run_search(job, inputs, evaluator, folder, progress=progress)
+                end_workers(evaluator)  # whose room others need
             result = searched.result
             logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
             logger.info("search: %s; %s", read_cost(folder), evaluator.traversal)
@@ -77,6 +87,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
                     controls = run_controls(job, inputs, folder, progress=progress)
         goals = goals_of(job, inputs, folder)
         added = describe_added(inputs.task, evaluator.predict, goals, job.controller, searched, controls)
+        end_workers(evaluator)
         if is_finished:
             return _amended(folder, added)
         told = {

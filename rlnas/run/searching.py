@@ -13,6 +13,7 @@ from rlnas.loop import search
 from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.folder import FREE_TO_CHANGE
 from rlnas.run.inputs import full_latency
+from rlnas.scale.evaluator import RayEvaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,15 @@ def make_evaluator(job: Job, inputs: Inputs, *, precision: str = "auto") -> Judg
         return PrecisionEvaluator(supernet, task, latency, job.precisions)
     if task.n_folds:
         return FoldedEvaluator(supernet, inputs.folds, task, latency, precision=precision)
+    if job.cluster is not None and job.cluster.n_workers > 0:
+        return RayEvaluator(supernet, task, latency, job.cluster, racing=job.racing, precision=precision)
     return SupernetEvaluator(supernet, task, latency, racing=job.racing, precision=precision)
+
+
+def end_workers(evaluator: Judge) -> None:
+    """End the workers of an evaluator, if it has any."""
+    if isinstance(evaluator, RayEvaluator):
+        evaluator.close()
 
 
 def run_search(
@@ -79,16 +88,20 @@ def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool)
     """
     results = {}
     for control in job.controls:
-        searched = _search(
-            job,
-            inputs,
-            make_evaluator(job, inputs),
-            control.controller,
-            folder.controls / control.name,
-            name=f"control {control.name}",
-            note=lambda: None,
-            progress=progress,
-        )
+        evaluator = make_evaluator(job, inputs)
+        try:
+            searched = _search(
+                job,
+                inputs,
+                evaluator,
+                control.controller,
+                folder.controls / control.name,
+                name=f"control {control.name}",
+                note=lambda: None,
+                progress=progress,
+            )
+        finally:
+            end_workers(evaluator)
         results[control.name] = searched.result
         logger.info("control %s: %d subnets evaluated", control.name, len(searched.result.trials))
     return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from rlnas.data.hub import hub_address, is_hub_name
 from rlnas.evaluation import SupernetEvaluator
-from rlnas.latency import PrecisionTables, describe_device
+from rlnas.latency import PrecisionTables
 from rlnas.pareto import is_pareto_optimal
 from rlnas.run.accounting import read_cost
 from rlnas.run.inputs import full_latency
@@ -106,7 +106,7 @@ def describe_run(
             "repair_items": job.schedule.repair_items if job.schedule.repairs else 0,
         },
         "shape": asdict(inputs.supernet.shape),
-        "device": describe_device(job.device, mode=workload.mode).to_dict(),
+        "device": inputs.device.to_dict(),
         "workload": workload.to_dict(),
         "versions": {name: _version(name) for name in VERSIONED},
         "controller": settings["controller"],
@@ -175,7 +175,7 @@ def _accuracy_float32(job: Job, inputs: Inputs, config: SubnetConfig) -> float:
     if job.precisions:
         exact: Judge = SupernetEvaluator(inputs.supernet, inputs.task, inputs.latency, precision="float32")
     else:
-        exact = make_evaluator(job, inputs, precision="float32")
+        exact = make_evaluator(replace(job, cluster=None), inputs, precision="float32")
     return score(inputs.task.metric, inputs.task.search.labels, exact.predict([config])[0])
 
 

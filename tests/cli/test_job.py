@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from rlnas.controllers.random import RandomController
 from rlnas.controllers.surrogate import AutoController, SurrogatePPOController
 from rlnas.evaluation import Racing
 from rlnas.run.folder import read_json
+from rlnas.scale import Cluster, WorkerNeeds
 
 
 def test_the_command_line_asks_for_the_same_as_python(world, finished):
@@ -126,3 +129,53 @@ def test_a_raced_run_ends_with_its_table(world, trained, capsys):
     assert "The search judged 16 subnets on" in " ".join(capsys.readouterr().out.split())
     racing = read_json(trained / "summary.json")["evaluation"]["racing"]
     assert racing == {"confidence": 0.95, "indifference": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "4"], "--workers=4 needs a Ray cluster: add --ray local, or --ray ADDRESS"),
+        (["--latency-resource", "edge"], "--latency-resource=edge needs a Ray cluster: add --ray local"),
+        (["--worker-gpus", "0.5"], r"--worker-gpus=0\.5 needs a Ray cluster: add --ray local"),
+        (
+            ["--ray", "local", "--latency-device", "cuda"],
+            "--latency-device=cuda is that of another node: say",
+        ),
+        (["--ray", "local", "--workers", "0"], "n_workers must be at least 1, but got n_workers=0"),
+        (["--ray", "local", "--worker-cpus", "0"], "n_cpus must be at least 1, but got n_cpus=0"),
+        (["--ray", "local", "--folds", "3"], "workers of a cluster judge no folds, but got folds=3"),
+        (
+            ["--ray", "local", "--precisions", "float32,int8"],
+            "judges and times in one precision, but got precisions=",
+        ),
+        (["--ray", "local"], r"Ray is not installed; pip install 'rlnas\[ray\]'"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused_before_any_work(
+    world, tmp_path, refused, monkeypatch, flags, message
+):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused(world.arguments(tmp_path / "run", *flags), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_that_is_not_there_is_refused_before_any_work(world, tmp_path, refused, monkeypatch):
+    def init(address, **_):
+        raise ConnectionError(f"nothing at {address}")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    message = "no Ray cluster at 'ray://no:1': nothing at ray://no:1; start one"
+    refused(world.arguments(tmp_path / "run", "--ray", "ray://no:1"), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_workers_as_they_are_asked_for(asked):
+    needs = ("--worker-cpus", "2", "--worker-gpus", "0.5")
+    there = ("--latency-resource", "edge", "--latency-device", "cuda")
+    assert main(["search", "--ray", "auto", "--workers", "3", *needs, *there]) == 0
+    assert main(["search", "--ray", "local"]) == 0
+    assert main(["search"]) == 0
+    timed_there = asked[0][0].workload
+    assert timed_there.dtype == "bfloat16"  # as is usual on the device that will serve
+    expected = Cluster("auto", 3, WorkerNeeds(n_cpus=2, n_gpus=0.5), "edge", "cuda")
+    assert [job.cluster for job, _, _ in asked] == [expected, Cluster(), None]
