@@ -70,7 +70,7 @@ def test_every_import_is_declared() -> None:
     requirements = _requirements()
     declared = {
         IMPORT_NAMES.get(name, name)
-        for extra in ("", "demo", "tensorboard", "onnx", "nvml", "optuna")
+        for extra in ("", "demo", "tensorboard", "onnx", "nvml", "optuna", "ray")
         for name in requirements[extra]
     }
     undeclared = {
