@@ -2,7 +2,7 @@
 # Every GPU check and benchmark, in under ten minutes on one GPU.
 #
 #   benchmarks/gpu_suite.sh                       on cuda, results below runs/gpu
-#   STEPS="model search" benchmarks/gpu_suite.sh  some steps only: tests equivalence model search throughput compress
+#   STEPS="model search" benchmarks/gpu_suite.sh  some steps only: tests equivalence ranks model search throughput compress
 #   FAKE=1 SHAPE=tiny benchmarks/gpu_suite.sh     the same path on a CPU behind a fake GPU, to try the script itself
 #
 # DATA names a folder with the tasks' folders (sst2, ...); without it nothing is compressed beside other methods.
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 DEVICE=${DEVICE:-cuda}
 SHAPE=${SHAPE:-bert-base}
 OUT=${OUT:-runs/gpu}
-STEPS=${STEPS:-tests equivalence model search throughput compress}
+STEPS=${STEPS:-tests equivalence ranks model search throughput compress}
 DTYPE=${DTYPE:-bfloat16}
 PYTHON=${PYTHON:-python}
 RUN=("$PYTHON")
@@ -37,6 +37,12 @@ fi
 
 if wanted equivalence "masked = sliced = extracted = reloaded, on the device"; then
   "${RUN[@]}" -m benchmarks.equivalence --quick --device "$DEVICE" --out "$OUT/equivalence.jsonl"
+fi
+
+# The fake GPU is of one process; torchrun starts others.
+if [ -z "${FAKE:-}" ] && wanted ranks "training under torchrun, by NCCL, beside one process"; then
+  "${RUN[@]}" -m benchmarks.distributed --device "$DEVICE" --nproc "${NPROC:-1}" --models tiny minilm --starts 2 \
+    --out "$OUT/distributed.jsonl"
 fi
 
 if wanted model "how well latency tables predict: eager, CUDA graphs, compiled"; then

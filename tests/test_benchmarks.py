@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
-SHARED = {"record", "sst2", "race_replay", "evaluation_roofline"}
+SHARED = {"ranks", "record", "sst2", "race_replay", "evaluation_roofline"}
 SHARED |= {"answers", "arenas", "estimates", "quality_figures", "search_methods"}
 SHARED |= {"compression_figures", "compression_methods", "compression_study", "torch_pruning_rival"}
 NOT_MEASURING = ("random_checkpoint", "half_minilm", "readme_table", "evaluation_lists", "fake_cuda")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rlnas.evaluation import Racing
     from rlnas.protocols import Controller
-    from rlnas.run import Control, Job
+    from rlnas.run import Control, Job, Torchrun
     from rlnas.scale.cluster import Cluster
 
 CONTROLLERS = ("auto", "ppo", "plain-ppo", "knapsack", "local", "evolution", "nsga2", "tpe", "random")
@@ -65,7 +65,9 @@ def make_job(options: argparse.Namespace) -> Job:
             batch_size=options.train_batch_size,
             learning_rate=options.learning_rate,
             freeze_embeddings=options.freeze_embeddings,
+            micro_batches=options.micro_batches,
         ),
+        torchrun=make_torchrun(options.nproc, options.nnodes, options.rdzv_endpoint),
         precisions=parse_precisions(options.precisions),
         target_ratios=ratios,
         budget=options.budget,
@@ -117,6 +119,22 @@ def make_cluster(options: argparse.Namespace) -> Cluster | None:
         options.latency_resource,
         given.get("--latency-device", "cpu"),
     )
+
+
+def make_torchrun(nproc: int | None, nnodes: int | None, rdzv_endpoint: str | None) -> Torchrun | None:
+    """The processes that the command line asks for, or None.
+
+    Raises:
+        ValueError: If there are nodes without a number of processes, or the numbers make no sense.
+    """
+    from rlnas.run import Torchrun
+
+    if nproc is None:
+        for flag, value in (("--nnodes", nnodes), ("--rdzv-endpoint", rdzv_endpoint)):
+            if value is not None:
+                raise ValueError(f"{flag}={value} goes with processes on each node; add --nproc")
+        return None
+    return Torchrun(nproc, 1 if nnodes is None else nnodes, rdzv_endpoint)
 
 
 def parse_precisions(text: str | None) -> tuple[str, ...]:

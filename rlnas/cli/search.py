@@ -223,8 +223,33 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--train-batch-size", type=int, default=32, help="items per step")
     group.add_argument(
+        "--micro-batches",
+        type=int,
+        default=1,
+        metavar="N",
+        help="take the items of a step in N parts, one after the other: less memory, the same step",
+    )
+    group.add_argument(
         "--learning-rate",
         type=float,
         help="peak learning rate; by default 5e-5 for BERT-base, 2e-4 for MiniLM",
     )
     group.add_argument("--freeze-embeddings", action="store_true", help="leave the embeddings as they are")
+    group.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="train the full model and the shared weights on N processes that torchrun starts: each takes "
+        "its share of every step's items, on a GPU of its own if on any; by default in this process",
+    )
+    group.add_argument(
+        "--nnodes",
+        type=int,
+        metavar="N",
+        help="with --nproc: on so many nodes that see the run folder; prints what to start on the others",
+    )
+    group.add_argument(
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="with --nnodes: where the nodes meet, a free port of this one",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlnas.run.job import Control, DataSource, Job, Schedule
+from rlnas.run.job import Control, DataSource, Job, Schedule, Torchrun
 from rlnas.run.pipeline import run_job
 
-__all__ = ["Control", "DataSource", "Job", "Schedule", "run_job"]
+__all__ = ["Control", "DataSource", "Job", "Schedule", "Torchrun", "run_job"]

@@ -7,33 +7,29 @@ that ends. Its result is the same either way.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from rlnas.controllers.random import RandomController
 from rlnas.data import read_task
 from rlnas.deploy import export
 from rlnas.errors import RLNASError, TrainingError
-from rlnas.rewards import LinearPenalty
+from rlnas.run.child import describe_training, training_job
 from rlnas.run.folder import RunFolder, read_json, write_folder, write_json
-from rlnas.run.job import Job, Schedule
 from rlnas.run.training import load_supernet, optimisation
 from rlnas.supernet import FullTrainer
-from rlnas.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rlnas.run.job import Job
     from rlnas.task import Task
 
 logger = logging.getLogger(__name__)
@@ -73,7 +69,7 @@ def baseline_beside(job: Job, task: Task, folder: RunFolder) -> Iterator[None]:
         folder.baseline.unlink(missing_ok=True)  # of a run that was killed
         yield
         return
-    write_json(folder.baseline, _spec(job))
+    write_json(folder.baseline, describe_training(job))
     # The pipe is a line of life: it closes when this process ends, and then the other one ends too.
     command = [sys.executable, "-m", "rlnas.run", str(folder.path)]
     with tempfile.TemporaryFile("w+") as messages:
@@ -116,27 +112,6 @@ def half_the_cores(device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _spec(job: Job) -> dict[str, object]:
-    return {
-        "model": str(job.model),
-        "device": job.device,
-        "seed": job.seed,
-        "pooling": job.pooling,
-        "trust_remote_code": job.trust_remote_code,
-        "workload": asdict(job.workload),
-        "precisions": job.precisions,
-        "schedule": asdict(job.schedule),
-    }
-
-
-def _job(spec: dict[str, object]) -> Job:
-    """The job as far as its training goes: nothing is searched or scored here."""
-    values = json.loads(json.dumps(spec))
-    values["workload"] = Workload(**values["workload"])
-    values["schedule"] = Schedule(**values["schedule"])
-    return Job(reward=LinearPenalty(), controller=RandomController(), **values)
-
-
 def train_baseline_of(path: str) -> int:
     """Train the baseline of the run in a folder: what the process of `baseline_beside` does.
 
@@ -144,7 +119,7 @@ def train_baseline_of(path: str) -> int:
         0, or 2 with one line of reason on stderr.
     """
     folder = RunFolder(Path(path))
-    job = _job(read_json(folder.baseline))
+    job = training_job(read_json(folder.baseline))
     try:
         with half_the_cores(job.device):
             train_baseline(job, read_task(folder.data), folder, progress=False)

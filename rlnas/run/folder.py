@@ -38,6 +38,7 @@ class RunFolder:
         self.folds = path / "folds"
         self.full = path / "full"
         self.baseline = path / "baseline.json"
+        self.training = path / "training.json"
         self.latency = path / "latency.json"
         self.precisions = path / "latency"
         self.history = path / "history.sqlite"

@@ -72,7 +72,9 @@ class Schedule:
         finish_epochs: Passes of the chosen subnet alone, at the end.
         repair_items: Training items on whose texts a subnet is repaired that gets no such passes, see
             `rlnas.supernet.repair`; 0 for no repair.
-        batch_size: Items per step.
+        batch_size: Items per step, on all processes together.
+        micro_batches: Parts in which each process takes its items of a step, see
+            `rlnas.supernet.optimisation.Optimisation`.
         learning_rate: Peak learning rate of the encoder; None takes `usual_learning_rate`.
         freeze_embeddings: Whether the embeddings stay as they are.
 
@@ -85,6 +87,7 @@ class Schedule:
     finish_epochs: int = 1
     repair_items: int = 256
     batch_size: int = 32
+    micro_batches: int = 1
     learning_rate: float | None = None
     freeze_embeddings: bool = False
 
@@ -99,6 +102,10 @@ class Schedule:
         if self.batch_size < 1:
             raise ValueError(
                 f"the batch size of training must be at least 1, but got batch_size={self.batch_size}"
+            )
+        if self.micro_batches < 1:
+            raise ValueError(
+                f"micro_batches must be at least 1, but got micro_batches={self.micro_batches}"
             )
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
@@ -124,6 +131,44 @@ class Schedule:
     def total_epochs(self) -> int:
         """Item passes of a checkpoint that is not fine-tuned on the task."""
         return self.full_epochs + self.epochs + self.finish_epochs
+
+
+@dataclass(frozen=True, slots=True)
+class Torchrun:
+    """On how many processes the full model and the shared weights are trained.
+
+    Attributes:
+        nproc: Processes of each node; on GPUs each has one of its own.
+        nnodes: Nodes that work on the run's folder together.
+        rdzv_endpoint: Where they meet, ``"HOST:PORT"`` on the node of the run; None on one node.
+
+    Raises:
+        ValueError: If a number is less than 1, or several nodes do not know where to meet.
+    """
+
+    nproc: int
+    nnodes: int = 1
+    rdzv_endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("nproc", "nnodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, but got {name}={getattr(self, name)}")
+        if self.nnodes == 1 and self.rdzv_endpoint is not None:
+            raise ValueError(
+                f"one node meets nobody, but got rdzv_endpoint={self.rdzv_endpoint}; "
+                "drop it, or give the number of nodes (--nnodes)"
+            )
+        if self.nnodes > 1 and not re.fullmatch(r".+:\d+", self.rdzv_endpoint or ""):
+            raise ValueError(
+                f"nnodes={self.nnodes} nodes need a place to meet, HOST:PORT on the node of the run, "
+                f"but got rdzv_endpoint={self.rdzv_endpoint} (--rdzv-endpoint)"
+            )
+
+    def __str__(self) -> str:
+        """What the weights depend on: not where the nodes meet."""
+        nodes = f" on each of {self.nnodes} nodes" if self.nnodes > 1 else ""
+        return f"{self.nproc} process{'es' if self.nproc > 1 else ''}{nodes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +207,8 @@ class Job:
             `workload` has none of its own. See `rlnas.supernet.encoding.with_lengths_of`.
         device: A torch device that is there.
         schedule: How the weights are trained.
+        torchrun: On how many processes; None trains in the process of the run, as folds, last trainings
+            and the baseline always are. Other numbers of processes round otherwise.
         min_steps: Steps that each training takes at least, by further passes; None for `FOLDED_STEPS`
             where the task has folds, else 0.
         from_run: Folder of an earlier run on another task whose shared weights this one starts from, see
@@ -212,6 +259,7 @@ class Job:
     lengths_from_task: bool = False
     device: str = "cpu"
     schedule: Schedule = field(default_factory=Schedule)
+    torchrun: Torchrun | None = None
     min_steps: int | None = None
     from_run: str | None = None
     precisions: tuple[str, ...] = ()
@@ -296,6 +344,10 @@ class Job:
             del values["cluster"]  # likewise
         if self.parts == QUARTERS:
             del values["parts"]  # likewise
+        if self.torchrun is None:
+            del values["torchrun"]
+        if self.schedule.micro_batches == 1:
+            del values["micro_batches"]
         return values
 
 

@@ -20,12 +20,15 @@ from rlnas.run.honest import describe_honesty
 from rlnas.run.inputs import prepare_inputs
 from rlnas.run.searching import end_workers, make_evaluator, run_controls, run_search
 from rlnas.run.summary import total_seconds
+from rlnas.run.torchrun import check_devices, train_by_torchrun
 from rlnas.run.training import train_supernet
 from rlnas.run.transfer import describe_start
 from rlnas.scale.pool import connected
 
 if TYPE_CHECKING:
+    from rlnas.run.inputs import Inputs
     from rlnas.run.job import Job
+    from rlnas.supernet import Supernet
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ def run_job(job: Job, path: str | Path, *, resume: bool = False, progress: bool 
         RLNASError: One of its kinds, for bad input of any phase.
     """
     folder = RunFolder(Path(path))
+    check_devices(job)
     if job.latency_table is not None and not folder.latency.is_file():
         load = PrecisionTables.load if job.precisions else LatencyTable.load
         load(job.latency_table)  # before the folder holds a job that cannot be done
@@ -70,9 +74,7 @@ def _run(job: Job, folder: RunFolder, *, resume: bool, progress: bool) -> dict[s
         inputs = prepare_inputs(job, folder, progress=progress)
         job = job.for_items(len(inputs.task.train), inputs.task.n_folds)
         with baseline_beside(job, inputs.task, folder):
-            train_supernet(
-                job, inputs.supernet, inputs.architectures, inputs.task, folder, progress=progress
-            )
+            inputs = replace(inputs, supernet=_trained(job, inputs, folder, progress=progress))
             inputs = replace(inputs, folds=train_folds(job, inputs, folder, progress=progress))
             with folder.phase("search"):
                 evaluator = make_evaluator(job, inputs)
@@ -96,6 +98,15 @@ def _run(job: Job, folder: RunFolder, *, resume: bool, progress: bool) -> dict[s
             "from_run": None if job.from_run is None else describe_start(job.from_run),
         }
         return deliver(job, inputs, evaluator, result, folder, told=told, progress=progress)
+
+
+def _trained(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool) -> Supernet:
+    """The supernet with its shared weights, trained here or by torchrun."""
+    supernet, space = inputs.supernet, inputs.architectures
+    if job.torchrun is not None:
+        return train_by_torchrun(job, job.torchrun, supernet, space, folder, progress=progress)
+    train_supernet(job, supernet, space, inputs.task, folder, progress=progress)
+    return supernet
 
 
 def _amended(folder: RunFolder, added: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from rlnas.errors import CheckpointError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rlnas.run.job import Job
     from rlnas.space import LayerwiseSpace, SubnetConfig
     from rlnas.supernet.modeling_subnet import SubnetModel
+    from rlnas.supernet.ranks import Ranks
     from rlnas.task import Task
 
 IMPORTANCE_ITEMS = 256
@@ -69,33 +71,40 @@ def train_supernet(
     folder: RunFolder,
     *,
     progress: bool,
+    ranks: Ranks | None = None,
 ) -> None:
     """Fine-tune if need be, order by importance, share the weights among a space; each stage is kept.
+
+    On several ranks the first one writes what is kept.
 
     Raises:
         TrainingError: If the loss is not a finite number.
     """
     if folder.supernet.is_dir():
         return
-    schedule = job.schedule
+    schedule, writes = job.schedule, ranks is None or ranks.is_first
+    phase = folder.phase if writes else nullcontext
     if not supernet.fine_tuned and schedule.full_epochs:
-        with folder.phase("finetune"):
+        with phase("finetune"):
             trainer = FullTrainer(optimisation(job, supernet, schedule.full_epochs))
-            trainer.train(supernet, task, checkpoint=folder.checkpoints / "full.pt", progress=progress)
-        write_folder(folder.finetuned, supernet.save)  # after the phase is on record, see `item_passes`
-    with folder.phase("importance"):
+            checkpoint = folder.checkpoints / "full.pt"
+            trainer.train(supernet, task, checkpoint=checkpoint, progress=progress, ranks=ranks)
+        if writes:
+            write_folder(folder.finetuned, supernet.save)  # after the phase is on record, see `item_passes`
+    with phase("importance"):
         prepare(supernet, task.train, IMPORTANCE_ITEMS, job.seed)
     if schedule.epochs:
-        with folder.phase("share"):
+        with phase("share"):
             sandwich = SandwichTrainer(
                 epochs=schedule.epochs,
                 space=space,
                 optimisation=optimisation(job, supernet, schedule.epochs),
             )
             checkpoint = folder.checkpoints / "shared.pt"
-            sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress)
-    write_folder(folder.supernet, supernet.save)
-    shutil.rmtree(folder.finetuned, ignore_errors=True)
+            sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress, ranks=ranks)
+    if writes:
+        write_folder(folder.supernet, supernet.save)
+        shutil.rmtree(folder.finetuned, ignore_errors=True)
 
 
 def finish_subnet(
@@ -140,6 +149,7 @@ def optimisation(job: Job, supernet: Supernet, epochs: int) -> Optimisation:
     return Optimisation(
         epochs=epochs,
         batch_size=job.schedule.batch_size,
+        micro_batches=job.schedule.micro_batches,
         learning_rate=usual_learning_rate(supernet.shape.hidden_size) if rate is None else rate,
         freeze_embeddings=job.schedule.freeze_embeddings,
         seed=job.seed,

@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 
 from rlnas.errors import RunFolderError, TrainingError, first_line
 from rlnas.supernet.encoding import collate, shuffled_batches
+from rlnas.supernet.gradients import GradientMean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rlnas.supernet.encoding import Batch, EncodedSplit
+    from rlnas.supernet.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Optimisation:
 
     Attributes:
         epochs: Passes over the training items, at least 0.
-        batch_size: Items per step.
+        batch_size: Items per step, on all ranks together.
+        micro_batches: Parts in which each rank takes its items of a step, one after the other, at least 1:
+            more need less memory. The step is the same, but for rounding and dropout, as long as losses
+            are means over items, which `rlnas.supernet.distillation.hidden_loss` is not.
         learning_rate: Peak rate of the encoder.
         head_learning_rate: Peak rate of the classifier, which may start from random weights.
         weight_decay: Of all matrices; biases and LayerNorms have none.
@@ -51,6 +57,7 @@ class Optimisation:
 
     epochs: int = 3
     batch_size: int = 32
+    micro_batches: int = 1
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -64,8 +71,9 @@ class Optimisation:
     def __post_init__(self) -> None:
         if self.epochs < 0:
             raise ValueError(f"epochs must be at least 0, but got epochs={self.epochs}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, but got batch_size={self.batch_size}")
+        for name in ("batch_size", "micro_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, but got {name}={getattr(self, name)}")
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -141,56 +149,83 @@ def optimise(
     watch: Watch | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
-) -> None:
+    ranks: Ranks | None = None,
+) -> list[float]:
     """Train the weights of a model.
 
     Interrupted and started again with the same `checkpoint`, it ends with the same weights as an
-    unbroken training: what is random depends on the seed and the step alone.
+    unbroken training: what is random depends on the seed, the step and the rank alone.
+
+    On several ranks each runs its share of every step's items, and all take the step along the mean over
+    all items: what one process would have done, but for rounding and dropout. Equally many ranks end with
+    the same bits.
 
     Args:
         model: Its parameters are changed.
         encoded: Training items.
         settings: Of the optimiser.
-        backward: Called with a batch and the step; runs forward and backward passes and returns
-            the loss to show.
+        backward: Called with a batch and the step; runs forward and backward passes of losses that are
+            means over the batch, and returns the loss to show.
         label: Name on the progress bar.
         watch: Sees the model in evaluation mode between steps, and may end the training early.
-        checkpoint: File to save to and go on from, removed at the end; None for none.
-        progress: Whether to show a bar.
+        checkpoint: File to save to and go on from, removed at the end; None for none. The first rank
+            writes it, all read it.
+        progress: Whether to show a bar, which the first rank does.
+        ranks: The processes that train the model together, all by this call; None for this one alone.
+
+    Returns:
+        The loss of every step that was done here.
 
     Raises:
         TrainingError: If the loss or its gradient is not a finite number.
-        RunFolderError: If the checkpoint cannot be written or read.
+        RunFolderError: If the checkpoint cannot be written or read, or is another one on another rank.
     """
     n_batches = math.ceil(len(encoded) / settings.batch_size)
     n_steps = n_batches * settings.epochs
     device, last_save = next(model.parameters()).device, time.monotonic()
-    with _training(model, freeze_embeddings=settings.freeze_embeddings) as trained, torch.random.fork_rng():
+    losses: list[float] = []
+    is_first = ranks is None or ranks.is_first
+
+    def run(step: int, items: npt.NDArray[np.int64]) -> float:
+        return backward(collate(encoded, items, device), step)
+
+    with _training(model, freeze_embeddings=settings.freeze_embeddings) as trained, _forked(device):
         optimiser = _adamw(trained, settings)
         start = 0 if checkpoint is None else _restore(checkpoint, model, optimiser, watch)
+        if ranks is not None:
+            ranks.check_same(start)
+            ranks.align(model)
+        gradients = None
+        if ranks is not None or settings.micro_batches > 1:
+            gradients = GradientMean([p for _, p in trained], settings.micro_batches, ranks)
         if start == 0:
             _look(watch, model, 0, n_batches)
-        with tqdm(total=n_steps, initial=start, desc=label, disable=not progress or n_steps == 0) as bar:
+        shown = progress and is_first and n_steps > 0
+        with tqdm(total=n_steps, initial=start, desc=label, disable=not shown) as bar:
             for step, indices in _steps(encoded, settings, n_batches, start):
                 if watch is not None and watch.is_over:
                     break
-                torch.manual_seed(hash((settings.seed, step)))
+                torch.manual_seed(_seed(settings.seed, step, ranks))
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * settings.rate(step, n_steps)
                 optimiser.zero_grad(set_to_none=True)
                 with precision_context(settings.precision, device):
-                    loss = backward(collate(encoded, indices, device), step)
+                    own = partial(run, step)
+                    loss = own(indices) if gradients is None else gradients.over(indices, own)
+                losses.append(loss)
                 norm = nn.utils.clip_grad_norm_([p for _, p in trained], settings.max_grad_norm)
                 _check_finite(loss, float(norm), f"step {step} of {label!r}", settings)
                 optimiser.step()
                 bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 bar.update()
                 _look(watch, model, step + 1, n_batches)
-                if checkpoint is not None and time.monotonic() - last_save > settings.checkpoint_seconds:
+                is_due = time.monotonic() - last_save > settings.checkpoint_seconds
+                if checkpoint is not None and is_first and is_due:
                     _save(checkpoint, model, optimiser, watch, step + 1)
                     last_save = time.monotonic()
-    if checkpoint is not None:
+    if checkpoint is not None and is_first:
         checkpoint.unlink(missing_ok=True)
+    return losses
 
 
 @contextmanager
@@ -212,6 +247,16 @@ def _training(model: nn.Module, *, freeze_embeddings: bool) -> Iterator[list[tup
             parameter.requires_grad_(True)
         for parameter in model.parameters():
             parameter.grad = None
+
+
+def _forked(device: torch.device) -> AbstractContextManager[None]:
+    """Put torch's random numbers back at the end; to ask other GPUs for theirs would start these."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def _seed(seed: int, step: int, ranks: Ranks | None) -> int:
+    """Of the dropout of a step, which is another one on each rank."""
+    return hash((seed, step) if ranks is None or ranks.is_first else (seed, step, ranks.rank))
 
 
 def _look(watch: Watch | None, model: nn.Module, n_done: int, n_batches: int) -> None:
@@ -276,7 +321,7 @@ def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, wat
     if not path.is_file():
         return 0
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         if watch is not None:

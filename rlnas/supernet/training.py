@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from rlnas.space import SearchSpace
     from rlnas.supernet.encoding import Batch
+    from rlnas.supernet.ranks import Ranks
     from rlnas.supernet.supernet import Supernet
     from rlnas.task import Split, Task
 
@@ -39,9 +40,25 @@ class FullTrainer:
     optimisation: Optimisation = field(default_factory=Optimisation)
 
     def train(
-        self, supernet: Supernet, task: Task, *, checkpoint: Path | None = None, progress: bool = True
-    ) -> None:
+        self,
+        supernet: Supernet,
+        task: Task,
+        *,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+        ranks: Ranks | None = None,
+    ) -> list[float]:
         """Fine-tune all weights on the task's training items.
+
+        Args:
+            supernet: Its weights are changed.
+            task: Only its training part is used.
+            checkpoint: File to save to and go on from; None for none.
+            progress: Whether to show a bar.
+            ranks: The processes that train it together; None for this one alone.
+
+        Returns:
+            The loss of every step that was done here.
 
         Raises:
             TrainingError: If the loss is not a finite number.
@@ -53,7 +70,7 @@ class FullTrainer:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
-        optimise(
+        losses = optimise(
             supernet.model,
             supernet.encode(task.train),
             self.optimisation,
@@ -61,9 +78,11 @@ class FullTrainer:
             label="fine-tune the full model",
             checkpoint=checkpoint,
             progress=progress,
+            ranks=ranks,
         )
         if self.optimisation.epochs > 0:
             supernet.fine_tuned = True
+        return losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +100,13 @@ class SandwichTrainer:
         num_random: Random subnets per step.
         importance_items: Training items behind the order of heads and units.
         space: Where random subnets come from; by default `LayerwiseSpace.for_model`.
+        rank_subnets: Whether all ranks draw the ``"same"`` random subnets in a step, which makes it that
+            of one process, or each draws ``"different"`` ones: more kinds of subnets in a step, on fewer
+            items each, and the ranks wait for the one with the largest.
         optimisation: Settings of the optimiser; `epochs` above overrides its own.
+
+    Raises:
+        ValueError: If `rank_subnets` is neither.
     """
 
     epochs: int = 3
@@ -89,10 +114,23 @@ class SandwichTrainer:
     num_random: int = 1
     importance_items: int = 512
     space: SearchSpace | None = None
+    rank_subnets: str = "same"
     optimisation: Optimisation = field(default_factory=Optimisation)
 
+    def __post_init__(self) -> None:
+        if self.rank_subnets not in ("same", "different"):
+            raise ValueError(
+                f"rank_subnets must be same or different, but got rank_subnets={self.rank_subnets!r}"
+            )
+
     def train(
-        self, supernet: Supernet, task: Task, *, checkpoint: Path | None = None, progress: bool = True
+        self,
+        supernet: Supernet,
+        task: Task,
+        *,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:
         """Fine-tune if need be, order heads and units by importance, share the weights.
 
@@ -101,6 +139,7 @@ class SandwichTrainer:
             task: Only its training part is used.
             checkpoint: File prefix to save to and go on from; None for none.
             progress: Whether to show bars.
+            ranks: The processes that train it together, all by this call; None for this one alone.
 
         Raises:
             CheckpointError: If the head is untrained and `full_epochs` is 0.
@@ -108,19 +147,33 @@ class SandwichTrainer:
         """
         if not supernet.fine_tuned and self.full_epochs > 0:
             full = FullTrainer(replace(self.optimisation, epochs=self.full_epochs))
-            full.train(supernet, task, checkpoint=_suffixed(checkpoint, "full"), progress=progress)
+            place = _suffixed(checkpoint, "full")
+            full.train(supernet, task, checkpoint=place, progress=progress, ranks=ranks)
         prepare(supernet, task.train, self.importance_items, self.optimisation.seed)
-        self.share(supernet, task.train, checkpoint=_suffixed(checkpoint, "shared"), progress=progress)
+        place = _suffixed(checkpoint, "shared")
+        self.share(supernet, task.train, checkpoint=place, progress=progress, ranks=ranks)
 
     def share(
-        self, supernet: Supernet, split: Split, *, checkpoint: Path | None = None, progress: bool = True
-    ) -> None:
-        """The sandwich rule alone, on a supernet whose heads and units are in order."""
+        self,
+        supernet: Supernet,
+        split: Split,
+        *,
+        checkpoint: Path | None = None,
+        progress: bool = True,
+        ranks: Ranks | None = None,
+    ) -> list[float]:
+        """The sandwich rule alone, on a supernet whose heads and units are in order; see `train`.
+
+        Returns:
+            The largest subnet's loss in every step that was done here.
+        """
         space = LayerwiseSpace.for_model(supernet.shape) if self.space is None else self.space
         largest, narrowest = space.largest(), narrowest_subnet(space)
+        own = ranks.rank if ranks is not None and self.rank_subnets == "different" else 0
 
         def backward(batch: Batch, step: int) -> float:
-            rng = np.random.default_rng([self.optimisation.seed, step])
+            # NumPy takes [seed, step, 0] for [seed, step]: the first rank draws what one process draws.
+            rng = np.random.default_rng([self.optimisation.seed, step, own])
             teacher = supernet.forward(largest, batch)
             loss = task_loss(teacher, batch.labels)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -129,7 +182,7 @@ class SandwichTrainer:
                 distillation_loss(student, teacher).backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
-        optimise(
+        return optimise(
             supernet.model,
             supernet.encode(split),
             replace(self.optimisation, epochs=self.epochs),
@@ -137,6 +190,7 @@ class SandwichTrainer:
             label="share the weights",
             checkpoint=checkpoint,
             progress=progress,
+            ranks=ranks,
         )
 
 

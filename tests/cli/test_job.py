@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlnas.cli import main
-from rlnas.cli.job import CONTROLLERS, make_controller, make_racing, parse_precisions
+from rlnas.cli.job import CONTROLLERS, make_controller, make_racing, make_torchrun, parse_precisions
 from rlnas.controllers.evolution import EvolutionController
 from rlnas.controllers.knapsack import KnapsackController
 from rlnas.controllers.local import LocalSearchController
@@ -16,6 +16,7 @@ from rlnas.controllers.ppo import PPOController
 from rlnas.controllers.random import RandomController
 from rlnas.controllers.surrogate import AutoController, SurrogatePPOController
 from rlnas.evaluation import Racing
+from rlnas.run import Torchrun
 from rlnas.run.folder import read_json
 from rlnas.scale import Cluster, WorkerNeeds
 
@@ -179,3 +180,22 @@ def test_workers_as_they_are_asked_for(asked):
     assert timed_there.dtype == "bfloat16"  # as is usual on the device that will serve
     expected = Cluster("auto", 3, WorkerNeeds(n_cpus=2, n_gpus=0.5), "edge", "cuda")
     assert [job.cluster for job, _, _ in asked] == [expected, Cluster(), None]
+
+
+def test_processes_by_their_numbers():
+    assert make_torchrun(None, None, None) is None
+    assert make_torchrun(2, None, None) == Torchrun(2)
+    assert make_torchrun(2, 3, "first:29400") == Torchrun(2, 3, "first:29400")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--nnodes", "2"], "--nnodes=2 goes with processes on each node; add --nproc"),
+        (["--rdzv-endpoint", "a:1"], "--rdzv-endpoint=a:1 goes with processes on each node; add --nproc"),
+        (["--nproc", "0"], "nproc must be at least 1, but got nproc=0"),
+    ],
+)
+def test_processes_that_make_no_sense_are_refused_before_any_work(refused, tmp_path, flags, message):
+    refused(["search", *flags, "--device", "cpu", "--out", str(tmp_path / "run")], message)
+    assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ from rlnas.data import read_task, write_task
 from rlnas.errors import TrainingError
 from rlnas.run import baseline
 from rlnas.run.baseline import baseline_beside, half_the_cores, train_baseline, train_baseline_of
+from rlnas.run.child import describe_training
 from rlnas.run.folder import RunFolder, write_json
 from rlnas.supernet import FullTrainer
 
@@ -111,7 +112,7 @@ def test_an_error_in_the_run_ends_the_process_beside(world, task, folder, monkey
 
 def test_the_process_ends_with_its_parent(world, folder):
     write_json(
-        folder.baseline, baseline._spec(world.job(schedule=replace(world.job().schedule, epochs=10_000)))
+        folder.baseline, describe_training(world.job(schedule=replace(world.job().schedule, epochs=10_000)))
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "rlnas.run", str(folder.path)],
@@ -137,7 +138,7 @@ def test_no_process_is_started_where_it_gains_nothing(
 
 
 def test_bad_input_of_the_process_is_one_line(world, folder, capsys):
-    write_json(folder.baseline, baseline._spec(replace(world.job(), model="no-such-model")))
+    write_json(folder.baseline, describe_training(replace(world.job(), model="no-such-model")))
     assert train_baseline_of(str(folder.path)) == 2
     message = capsys.readouterr().err.strip()
     assert message.startswith("no checkpoint 'no-such-model'")

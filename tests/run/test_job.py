@@ -12,7 +12,7 @@ from rlnas.controllers.random import RandomController
 from rlnas.errors import BudgetError, InvalidSpaceError, RewardError
 from rlnas.evaluation import Racing
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
-from rlnas.run import Control, DataSource, Job, Schedule
+from rlnas.run import Control, DataSource, Job, Schedule, Torchrun
 from rlnas.run.folder import FREE_TO_CHANGE
 from rlnas.run.job import FOLDED_STEPS, ratio_name
 from rlnas.workload import Workload
@@ -27,6 +27,7 @@ OTHERS = {
     "device": "cuda:0",
     "target_ratios": (0.25, 0.5),
     "min_steps": 50,
+    "torchrun": Torchrun(2),
     "from_run": "earlier",
     "budget": 7,
     "controls": (Control("evolution", EvolutionController()),),
@@ -61,6 +62,7 @@ OTHERS = {
     "schedule.finish_epochs": 7,
     "schedule.repair_items": 12,
     "schedule.batch_size": 9,
+    "schedule.micro_batches": 3,
     "schedule.learning_rate": 0.5,
     "schedule.freeze_embeddings": True,
 }
@@ -91,10 +93,8 @@ def test_every_field_is_tried_below():
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_value_shows_in_exactly_one_setting(name):
     before, after = JOB.settings(), changed(name, OTHERS[name]).settings()
-    assert before.keys() == after.keys() - {
-        "precisions",
-        "parts",
-    }  # which are there only where they say anything
+    # Some are there only where they say anything.
+    assert before.keys() == after.keys() - {"precisions", "parts", "torchrun", "micro_batches"}
     assert [key for key in after if before.get(key) != after[key]] == [
         {"schedule.batch_size": "train_batch_size"}.get(name, name.rpartition(".")[2])
     ]
@@ -323,3 +323,39 @@ def test_no_parts_and_two_ways_to_say_the_sizes_are_refused():
         replace(JOB, parts=0)
     with pytest.raises(InvalidSpaceError, match="got parts=12 and sizes_worth_having=True; drop either"):
         replace(JOB, parts=12, sizes_worth_having=True)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((0,), "nproc must be at least 1, but got nproc=0"),
+        ((2, 0), "nnodes must be at least 1, but got nnodes=0"),
+        ((2, 1, "first:29400"), "one node meets nobody, but got rdzv_endpoint=first:29400; .*--nnodes"),
+        (
+            (2, 2),
+            r"nnodes=2 nodes need a place to meet, HOST:PORT .*rdzv_endpoint=None \(--rdzv-endpoint\)",
+        ),
+        ((2, 2, "first"), "HOST:PORT on the node of the run, but got rdzv_endpoint=first "),
+    ],
+)
+def test_processes_that_make_no_sense_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        Torchrun(*numbers)
+
+
+def test_processes_are_told_in_words():
+    assert str(Torchrun(1)) == "1 process"
+    assert str(Torchrun(4, 2, "first:29400")) == "4 processes on each of 2 nodes"
+
+
+def test_settings_hold_processes_and_micro_batches_only_where_there_are_some():
+    plain = JOB.settings()
+    assert not {"torchrun", "micro_batches"} & set(plain)
+    schedule = replace(JOB.schedule, micro_batches=4)
+    settings = replace(JOB, torchrun=Torchrun(2), schedule=schedule).settings()
+    assert settings == plain | {"torchrun": "2 processes", "micro_batches": "4"}
+
+
+def test_a_step_has_at_least_one_part():
+    with pytest.raises(ValueError, match="micro_batches must be at least 1, but got micro_batches=0"):
+        Schedule(micro_batches=0)

@@ -16,7 +16,7 @@ from rlnas.latency import PrecisionTables, describe_device
 from rlnas.metrics import Metrics
 from rlnas.report import format_table, read_summary
 from rlnas.run import run_job
-from rlnas.run.baseline import _job, _spec
+from rlnas.run.child import describe_training, training_job
 from rlnas.run.folder import RunFolder
 from rlnas.run.precisions import describe_precisions, int8_sentence, precision_tables
 from rlnas.run.training import load_supernet
@@ -134,7 +134,7 @@ def test_int8_alone_is_refused_as_nothing_would_be_searched_or_delivered_in_it(w
     with pytest.raises(ValueError, match=r"dtype='int8' alone would search in floats.*--precisions int8"):
         world.job(workload=workload)
     job = world.job(workload=workload, precisions=("int8",))
-    assert _job(json.loads(json.dumps(_spec(job)))).precisions == ("int8",)
+    assert training_job(json.loads(json.dumps(describe_training(job)))).precisions == ("int8",)
 
 
 def test_settings_hold_precisions_only_where_there_are_some(world):

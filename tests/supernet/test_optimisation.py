@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
@@ -60,6 +62,7 @@ def train(supernet, settings=SETTINGS, backward=None, split=None, **arguments):
     [
         ({"epochs": -1}, "epochs must be at least 0, but got epochs=-1"),
         ({"batch_size": 0}, "batch_size must be at least 1, but got batch_size=0"),
+        ({"micro_batches": 0}, "micro_batches must be at least 1, but got micro_batches=0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, but got .*=nan"),
         (
             {"head_learning_rate": -0.1},
@@ -238,6 +241,28 @@ def test_training_under_bfloat16_runs_in_bfloat16_and_keeps_float32_weights(bert
     assert set(seen) == {torch.bfloat16}
     assert {parameter.dtype for parameter in bert.model.parameters()} == {torch.float32}
     assert len(changed(before, bert)) == len(before)
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 8, 9])
+def test_micro_batches_take_the_step_of_the_whole_batch(bert, n_parts):
+    """Also where the last batch has fewer items than parts."""
+    for attention, _ in bert.blocks:
+        attention.attention_dropout = 0.0
+    start, seen = weights_of(bert), {}
+    for parts in (1, n_parts):
+        sizes = []
+
+        def backward(batch, step, sizes=sizes):
+            sizes.append((step, len(batch.labels)))
+            return plain_backward(bert)(batch, step)
+
+        bert.model.load_state_dict(start)
+        settings = replace(SETTINGS, micro_batches=parts)
+        split = tiny.make_split(18)  # batches of 8, 8 and 2
+        losses = optimise(bert.model, bert.encode(split), settings, backward, label="train", progress=False)
+        seen[parts] = losses
+        assert len(sizes) == 2 * sum(min(parts, size) for size in (8, 8, 2))
+    assert seen[n_parts] == pytest.approx(seen[1], rel=1e-5)
 
 
 def test_training_ends_in_evaluation_mode_without_gradients(bert):
