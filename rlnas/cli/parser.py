@@ -6,6 +6,7 @@ import argparse
 from importlib.metadata import PackageNotFoundError, version
 
 from rlnas.cli.audit import add_audit
+from rlnas.cli.auto import add_auto
 from rlnas.cli.calibrate import add_calibrate
 from rlnas.cli.certify import add_certify
 from rlnas.cli.demo import add_demo
@@ -28,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_demo(commands)
     add_search(commands)
+    add_auto(commands)
     add_calibrate(commands)
     add_certify(commands)
     add_finetune(commands)

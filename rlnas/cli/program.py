@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rlnas.cli.auto import run_auto
 from rlnas.cli.demo import run_demo
 from rlnas.cli.finetune import run_finetune
 from rlnas.cli.parser import make_parser
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has gone is told from an error
     except KeyboardInterrupt:
         advice = ""
-        if options.run in (run_search, run_demo):
+        if options.run in (run_search, run_auto, run_demo):
             advice = "; nothing scored is lost: go on with --resume"
         elif options.run is run_finetune:
             advice = "; go on with --resume"

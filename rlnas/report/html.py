@@ -12,6 +12,7 @@ from rlnas.errors import LatencyTableError, RunFolderError
 from rlnas.history import History
 from rlnas.latency import LatencyTable
 from rlnas.report.added import added_section
+from rlnas.report.auto import auto_section
 from rlnas.report.honest import honest_section
 from rlnas.report.parts import bars, figure, legend, note, section
 from rlnas.report.plots import (
@@ -123,6 +124,7 @@ def render(summary: Mapping[str, Any], trials: Sequence[Trial], table: LatencyTa
     sections = [
         _head(summary, title),
         *targets_section(summary),
+        *auto_section(summary),
         *honest_section(summary),
         *added_section(summary),
         *precisions_section(summary),

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from rlnas.report.added import added_sentences
+from rlnas.report.auto import auto_sentences
 from rlnas.report.honest import honest_sentences, start_sentence
 from rlnas.report.precisions import in_precision, precisions_sentence
 from rlnas.report.summary import models_of
@@ -96,7 +97,8 @@ def format_table(summary: Mapping[str, Any]) -> str:
         parts += ["", *_model_lines(model)]
     parts += [""] if len(models) > 1 else []
     parts += textwrap.wrap(setting_sentence(summary), WIDTH)
-    for sentence in (start_sentence(summary), *honest_sentences(summary), *added_sentences(summary)):
+    told = (*auto_sentences(summary), start_sentence(summary))
+    for sentence in (*told, *honest_sentences(summary), *added_sentences(summary)):
         parts += textwrap.wrap(sentence, WIDTH)
     parts += textwrap.wrap(precisions_sentence(summary), WIDTH)
     note = (summary.get("latency_model") or {}).get("foreign_note")

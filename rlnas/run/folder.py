@@ -66,7 +66,7 @@ class RunFolder:
                 holds other things that a run would overwrite.
             HistoryError: If the run that is there had other settings.
         """
-        self._check_vacant()
+        self.check_vacant()
         results = (self.data, self.checkpoints, self.supernet, self.history, self.summary)
         if self.config.is_file() and any(path.exists() for path in results):
             if not resume:
@@ -85,8 +85,12 @@ class RunFolder:
             ) from error
         write_json(self.config, dict(settings))
 
-    def _check_vacant(self) -> None:
-        """Refuse what is not a run's: somebody's checkpoint, or a project with folders of these names."""
+    def check_vacant(self) -> None:
+        """Refuse what is not a run's: somebody's checkpoint, or a project with folders of these names.
+
+        Raises:
+            RunFolderError: If a run would overwrite such things.
+        """
         if self.config.is_file():
             taken = [] if "budget" in read_json(self.config) else [self.config]
         else:

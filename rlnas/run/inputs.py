@@ -96,7 +96,7 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
         for own in (job.workload, *(job.workload.in_precision(name) for name in job.precisions)):
             check_mode(own.mode, job.device, own.dtype)
     with folder.phase("data"):
-        task = _task(job, folder)
+        task = task_of(job, folder)
         _check_metric(job, task)
         _check_folds(job, task)
     logger.info(
@@ -145,7 +145,13 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     )
 
 
-def _task(job: Job, folder: RunFolder) -> Task:
+def task_of(job: Job, folder: RunFolder) -> Task:
+    """The data as they lie in the folder, else as the job names them.
+
+    Raises:
+        RunFolderError: If what lies there is damaged.
+        DataError: If there is no such task, or its data do not suit.
+    """
     if folder.data.is_dir():
         with folder.damage_of(folder.data, "read the task again"):
             return read_task(folder.data)

@@ -37,7 +37,11 @@ def origin_of(summary: Mapping[str, Any], model: Path) -> Origin:
         shape=ModelShape(**_kept(summary, "shape")),
         base=_base(summary),
         data=_data(summary),
-        training=(*_training(summary.get("training")), *_further_training(model)),
+        training=(
+            *_choice(summary.get("auto")),
+            *_training(summary.get("training")),
+            *_further_training(model),
+        ),
         certificate=read_json(certificate) if certificate.is_file() else None,
         versions=_kept(summary, "versions"),
     )
@@ -114,10 +118,22 @@ def _training(passes: Mapping[str, int] | None) -> tuple[str, ...]:
         told.append(f"this subnet alone, taught by the full one: {_passes(passes['finish_epochs'])}")
     if passes["repair_items"]:
         told.append(
-            f"repaired without training: fitted by least squares to the full model on the texts of "
+            "repaired without training: fitted by least squares to the full model on the texts of "
             f"{passes['repair_items']:,} training items"
         )
     return tuple(told)
+
+
+def _choice(auto: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What `rlnas auto` chose, where it did."""
+    if auto is None:
+        return ()
+    chosen = auto["chosen"]
+    return (
+        f"chosen among {len(auto['arms'])} models in {len(auto['trials'])} trials, by "
+        f"{chosen['n_items']:,} items of the {chosen['split']} split: {chosen['arm']}, learning rate "
+        f"{chosen['learning_rate']:g}, batches of {chosen['batch_size']}",
+    )
 
 
 def _further_training(model: Path) -> tuple[str, ...]:

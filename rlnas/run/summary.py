@@ -84,8 +84,8 @@ def describe_run(
     settings = job.settings()
     return {
         "rlnas_version": _version("rlnas"),
-        "model": _display_name(job.model),
-        "base_model": _base_model(job.model),
+        "model": display_name(job.model),
+        "base_model": base_model(job.model),
         "task": {
             "name": task.name,
             "metric": task.metric,
@@ -233,13 +233,13 @@ def _intervals(
     return [score_interval(inputs.task.metric, labels, predicted) for predicted in predictions]
 
 
-def _display_name(model: str) -> str:
+def display_name(model: str) -> str:
     """The last parts of a path, so that a summary that is shown around names no home folder."""
     path = Path(model)
     return "/".join(path.parts[-2:]) if path.is_dir() else model
 
 
-def _base_model(model: str) -> dict[str, Any] | None:
+def base_model(model: str) -> dict[str, Any] | None:
     """The checkpoint by a name that others know: on the hub, or of a Python package that holds it."""
     path = Path(model)
     if not path.exists():

@@ -148,6 +148,7 @@ def optimise(
     label: str,
     watch: Watch | None = None,
     checkpoint: Path | None = None,
+    pause_after: int | None = None,
     progress: bool = True,
     ranks: Ranks | None = None,
 ) -> list[float]:
@@ -170,6 +171,8 @@ def optimise(
         watch: Sees the model in evaluation mode between steps, and may end the training early.
         checkpoint: File to save to and go on from, removed at the end; None for none. The first rank
             writes it, all read it.
+        pause_after: Passes after which the training pauses: the checkpoint stays, and a call with a later
+            pause, or none, goes on from there as if nothing had been. None for no pause.
         progress: Whether to show a bar, which the first rank does.
         ranks: The processes that train the model together, all by this call; None for this one alone.
 
@@ -177,11 +180,15 @@ def optimise(
         The loss of every step that was done here.
 
     Raises:
+        ValueError: If there is a pause and no checkpoint to go on from.
         TrainingError: If the loss or its gradient is not a finite number.
         RunFolderError: If the checkpoint cannot be written or read, or is another one on another rank.
     """
+    if pause_after is not None and checkpoint is None:
+        raise ValueError(f"pause_after={pause_after} needs a checkpoint to go on from; give one")
     n_batches = math.ceil(len(encoded) / settings.batch_size)
     n_steps = n_batches * settings.epochs
+    last_step = n_steps if pause_after is None else min(n_steps, n_batches * pause_after)
     device, last_save = next(model.parameters()).device, time.monotonic()
     losses: list[float] = []
     is_first = ranks is None or ranks.is_first
@@ -198,12 +205,13 @@ def optimise(
         gradients = None
         if ranks is not None or settings.micro_batches > 1:
             gradients = GradientMean([p for _, p in trained], settings.micro_batches, ranks)
+        n_done = start
         if start == 0:
             _look(watch, model, 0, n_batches)
         shown = progress and is_first and n_steps > 0
-        with tqdm(total=n_steps, initial=start, desc=label, disable=not shown) as bar:
+        with tqdm(total=last_step, initial=start, desc=label, disable=not shown) as bar:
             for step, indices in _steps(encoded, settings, n_batches, start):
-                if watch is not None and watch.is_over:
+                if step >= last_step or (watch is not None and watch.is_over):
                     break
                 torch.manual_seed(_seed(settings.seed, step, ranks))
                 for group in optimiser.param_groups:
@@ -216,14 +224,17 @@ def optimise(
                 norm = nn.utils.clip_grad_norm_([p for _, p in trained], settings.max_grad_norm)
                 _check_finite(loss, float(norm), f"step {step} of {label!r}", settings)
                 optimiser.step()
+                n_done = step + 1
                 bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 bar.update()
-                _look(watch, model, step + 1, n_batches)
+                _look(watch, model, n_done, n_batches)
                 is_due = time.monotonic() - last_save > settings.checkpoint_seconds
                 if checkpoint is not None and is_first and is_due:
-                    _save(checkpoint, model, optimiser, watch, step + 1)
+                    _save(checkpoint, model, optimiser, watch, n_done)
                     last_save = time.monotonic()
-    if checkpoint is not None and is_first:
+        if checkpoint is not None and is_first and pause_after is not None and n_done > start:
+            _save(checkpoint, model, optimiser, watch, n_done)
+    if checkpoint is not None and is_first and pause_after is None:
         checkpoint.unlink(missing_ok=True)
     return losses
 

@@ -45,6 +45,7 @@ class FullTrainer:
         task: Task,
         *,
         checkpoint: Path | None = None,
+        pause_after: int | None = None,
         progress: bool = True,
         ranks: Ranks | None = None,
     ) -> list[float]:
@@ -54,6 +55,7 @@ class FullTrainer:
             supernet: Its weights are changed.
             task: Only its training part is used.
             checkpoint: File to save to and go on from; None for none.
+            pause_after: Passes after which the training pauses, see `rlnas.supernet.optimisation.optimise`.
             progress: Whether to show a bar.
             ranks: The processes that train it together; None for this one alone.
 
@@ -61,6 +63,7 @@ class FullTrainer:
             The loss of every step that was done here.
 
         Raises:
+            ValueError: If there is a pause and no checkpoint.
             TrainingError: If the loss is not a finite number.
         """
 
@@ -77,6 +80,7 @@ class FullTrainer:
             backward,
             label="fine-tune the full model",
             checkpoint=checkpoint,
+            pause_after=pause_after,
             progress=progress,
             ranks=ranks,
         )

@@ -13,7 +13,7 @@ from rlnas.cli import main
 from rlnas.cli.parser import make_parser
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("demo", "search", "calibrate", "certify", "report", "export")
+COMMANDS = ("demo", "search", "auto", "calibrate", "certify", "report", "export")
 
 
 def test_help_answers_without_loading_anything_heavy():

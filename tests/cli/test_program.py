@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import rlnas.auto
 import rlnas.run
 import rlnas.run.export
 from rlnas.cli import main
@@ -29,6 +30,15 @@ def test_an_interrupt_says_how_to_go_on(world, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(rlnas.run, "run_job", interrupt)
     assert main(world.arguments(tmp_path)) == 130
+    assert "interrupted; nothing scored is lost: go on with --resume" in capsys.readouterr().err
+
+
+def test_an_interrupted_choice_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rlnas.auto, "run_auto", interrupt)
+    assert main(["auto", "--models", "a", "b", "--device", "cpu", "--out", str(tmp_path)]) == 130
     assert "interrupted; nothing scored is lost: go on with --resume" in capsys.readouterr().err
 
 

@@ -17,6 +17,9 @@ import sys
 import time
 from pathlib import Path
 
+import rlnas.auto.entrants
+import rlnas.auto.learner
+import rlnas.auto.record
 import rlnas.controllers.ppo
 import rlnas.run.calibration
 import rlnas.run.delivery
@@ -35,6 +38,8 @@ STEPS = {
     "save": (Supernet, "save"),
     "evaluate": (SupernetEvaluator, "__call__"),
     "append": (History, "append"),
+    "look": (rlnas.auto.record.Record, "append"),
+    "keep": (rlnas.auto.learner.FullLearner, "keep"),
     "measure": (rlnas.run.delivery, "measure_trials"),
     "finish": (rlnas.run.delivery, "finish_subnet"),
     "baseline": (rlnas.run.delivery, "train_baseline"),
@@ -74,6 +79,7 @@ def live(arguments: list[str], said: int, leave: int, log: int) -> None:
     quick = Effort(n_models=6, n_rounds=5, max_seconds=1.0)
     calibrate = rlnas.run.calibration.calibrate
     rlnas.run.calibration.calibrate = lambda *args, **how: calibrate(*args, **{**how, "effort": quick})
+    rlnas.auto.entrants.MAX_SECONDS = 0.05
     moments = Moments(said, leave)
     for name, (owner, attribute) in STEPS.items():
         moments.watch(name, owner, attribute)

@@ -15,6 +15,7 @@ from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetRewar
 from rlnas.run import Control, DataSource, Job, Schedule, Torchrun
 from rlnas.run.folder import FREE_TO_CHANGE
 from rlnas.run.job import FOLDED_STEPS, ratio_name
+from rlnas.scale.cluster import Cluster
 from rlnas.workload import Workload
 
 JOB = Job("a-model", LatencyTarget(ratio=0.5), RandomController())
@@ -28,6 +29,7 @@ OTHERS = {
     "target_ratios": (0.25, 0.5),
     "min_steps": 50,
     "torchrun": Torchrun(2),
+    "cluster": Cluster(n_workers=3),
     "from_run": "earlier",
     "budget": 7,
     "controls": (Control("evolution", EvolutionController()),),
@@ -94,14 +96,14 @@ def test_every_field_is_tried_below():
 def test_another_value_shows_in_exactly_one_setting(name):
     before, after = JOB.settings(), changed(name, OTHERS[name]).settings()
     # Some are there only where they say anything.
-    assert before.keys() == after.keys() - {"precisions", "parts", "torchrun", "micro_batches"}
+    assert before.keys() == after.keys() - {"precisions", "parts", "torchrun", "micro_batches", "cluster"}
     assert [key for key in after if before.get(key) != after[key]] == [
         {"schedule.batch_size": "train_batch_size"}.get(name, name.rpartition(".")[2])
     ]
 
 
 def test_what_may_change_is_among_the_settings():
-    assert set(FREE_TO_CHANGE) <= JOB.settings().keys()
+    assert set(FREE_TO_CHANGE) <= replace(JOB, cluster=Cluster()).settings().keys()
 
 
 def test_settings_are_text():

@@ -51,6 +51,17 @@ def test_a_name_that_others_know_is_the_base(finished):
     assert origin_of(summary, finished / "best").base.name == "owner/bert"
 
 
+def test_a_choice_among_models_is_told(finished):
+    chosen = {"arm": "b:mean", "learning_rate": 2e-4, "batch_size": 16, "n_items": 1200, "split": "search"}
+    auto = {"arms": [{}, {}], "trials": [{}] * 5, "chosen": chosen}
+    first, *_ = origin_of({**read_summary(finished), "auto": auto}, finished / "best").training
+    assert first == (
+        "chosen among 2 models in 5 trials, by 1,200 items of the search split: b:mean, learning rate "
+        "0.0002, "
+        "batches of 16"
+    )
+
+
 def test_of_a_run_of_an_earlier_version_less_is_told(finished, tmp_path):
     summary = read_summary(finished)
     for key in ("base_model", "training"):

@@ -282,6 +282,39 @@ def test_the_bar_shows_the_loss(bert, capsys):
     assert "loss " in shown
 
 
+# Pauses
+
+
+@pytest.mark.parametrize("pauses", [(1, 3), (2, 2, 3), (0, 1, None)])
+def test_a_training_with_pauses_is_the_training_without(bert, tmp_path, pauses):
+    settings, path, start = (
+        Optimisation(epochs=3, batch_size=8, precision="float32"),
+        tmp_path / "a.pt",
+        weights_of(bert),
+    )
+    train(bert, settings)
+    whole, seen = weights_of(bert), []
+    for pause in pauses:
+        bert.model.load_state_dict(start)
+        train(bert, settings, plain_backward(bert, seen), checkpoint=path, pause_after=pause)
+        assert path.is_file() is (pause not in (0, None))
+    assert changed(whole, bert) == set()
+    assert len(seen) == 9  # no step is done twice
+
+
+def test_a_pause_behind_the_end_keeps_the_checkpoint_of_the_end(bert, tmp_path):
+    path = tmp_path / "training.pt"
+    train(bert, checkpoint=path, pause_after=5)
+    ended = weights_of(bert)
+    train(bert, backward=lambda *_: pytest.fail("all is done"), checkpoint=path, pause_after=5)
+    assert changed(ended, bert) == set()
+
+
+def test_a_pause_needs_a_checkpoint(bert):
+    with pytest.raises(ValueError, match="pause_after=1 needs a checkpoint to go on from; give one"):
+        train(bert, pause_after=1)
+
+
 # What goes wrong
 
 

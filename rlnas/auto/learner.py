@@ -1,0 +1,103 @@
+"""The real training of trials: whole models, paused at each rung, judged on the search split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlnas.run.folder import write_folder
+from rlnas.scores import score
+from rlnas.supernet import FullTrainer
+from rlnas.supernet.inference import predict
+from rlnas.supernet.optimisation import Optimisation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from rlnas.auto.arms import Arm
+    from rlnas.auto.candidates import Candidate
+    from rlnas.run import Job
+    from rlnas.supernet import Supernet
+    from rlnas.task import Task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FullLearner:
+    """Trains whole models up to the last rung by one schedule of the learning rate; nothing is done twice.
+
+    Attributes:
+        arms: By their names.
+        task: The final split is not touched.
+        job: Device, number of tokens and seed.
+        rungs: Passes after which trials are judged, ascending.
+        folder: Where paused trainings lie.
+        progress: Whether to show bars.
+    """
+
+    arms: Mapping[str, Arm]
+    task: Task
+    job: Job
+    rungs: tuple[int, ...]
+    folder: Path
+    progress: bool = True
+
+    def score(self, candidate: Candidate, rung: int) -> float:
+        """Train on to a rung, and judge on the search split.
+
+        Raises:
+            TrainingError: If the loss is not a finite number.
+            EvaluationError: If the answers are not finite.
+        """
+        supernet = self.train(candidate, rung)
+        return score(self.task.metric, self.task.search.labels, self.answers(supernet))
+
+    def train(self, candidate: Candidate, rung: int) -> Supernet:
+        """The trial's model at a rung, from as far as its training has come.
+
+        Raises:
+            TrainingError: If the loss is not a finite number.
+        """
+        job = self.job
+        supernet = self.arms[candidate.arm].load(
+            self.task,
+            max_seq_len=job.workload.seq_len,
+            device=job.device,
+            seed=job.seed,
+            trust_remote_code=job.trust_remote_code,
+        )
+        trainer = FullTrainer(
+            Optimisation(
+                epochs=self.rungs[-1],
+                batch_size=candidate.batch_size,
+                learning_rate=candidate.learning_rate,
+                freeze_embeddings=job.schedule.freeze_embeddings,
+                seed=job.seed,
+            )
+        )
+        trainer.train(
+            supernet,
+            self.task,
+            checkpoint=self._paused(candidate),
+            pause_after=self.rungs[rung],
+            progress=self.progress,
+        )
+        return supernet
+
+    def answers(self, supernet: Supernet) -> npt.NDArray[np.generic]:
+        """What a model says of every search item, shape ``(n_items,)``."""
+        return predict(supernet.model, supernet.encode(self.task.search), name="a model in training")
+
+    def drop(self, candidate: Candidate) -> None:
+        """Remove the paused training."""
+        self._paused(candidate).unlink(missing_ok=True)
+
+    def keep(self, candidate: Candidate, folder: Path) -> None:
+        """Write the trial's model at the last rung into a folder."""
+        write_folder(folder, self.train(candidate, len(self.rungs) - 1).save)
+
+    def _paused(self, candidate: Candidate) -> Path:
+        return self.folder / f"{candidate.number}.pt"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlnas.auto.candidates import Candidate
+from rlnas.auto.learner import FullLearner
+from rlnas.data import load_task
+from rlnas.errors import TrainingError
+from rlnas.supernet import FullTrainer, Supernet
+from rlnas.supernet.optimisation import Optimisation
+
+RUNGS = (1, 3)
+CANDIDATE = Candidate(4, "tiny", 3e-3, 16)
+
+
+@pytest.fixture
+def learner(make_auto, world, tmp_path):
+    auto = make_auto(rungs=RUNGS)
+    arms = {arm.name: arm for arm in auto.arms}
+    task = load_task(world.data, search_items=32)
+    return FullLearner(arms, task, auto.job, RUNGS, tmp_path / "paused", progress=False)
+
+
+def same(one, other):
+    weights = other.model.state_dict()
+    return all(torch.equal(weight, weights[name]) for name, weight in one.model.state_dict().items())
+
+
+def test_rungs_are_stages_of_one_training(learner):
+    """Pausing changes nothing, and a rung is not trained again."""
+    scores = [learner.score(CANDIDATE, rung) for rung in range(2)]
+    whole = learner.arms["tiny"].load(learner.task, max_seq_len=16, device="cpu", seed=0)
+    trainer = FullTrainer(Optimisation(epochs=3, batch_size=16, learning_rate=3e-3))
+    trainer.train(whole, learner.task, progress=False)
+    assert same(whole, learner.train(CANDIDATE, 1))
+    assert scores[1] == pytest.approx((learner.answers(whole) == learner.task.search.labels).mean())
+    assert scores[1] > 0.7  # it learns
+
+
+def test_the_final_split_is_not_touched(learner, monkeypatch):
+    seen = []
+    encode = Supernet.encode
+    monkeypatch.setattr(
+        Supernet, "encode", lambda self, split: seen.append(split.name) or encode(self, split)
+    )
+    learner.score(CANDIDATE, 0)
+    assert set(seen) == {learner.task.train.name, learner.task.search.name}
+    assert learner.task.final.name not in seen
+
+
+def test_a_trial_that_lost_leaves_nothing_and_the_winner_its_model(learner, tmp_path):
+    learner.score(CANDIDATE, 0)
+    learner.drop(CANDIDATE)
+    learner.drop(CANDIDATE)
+    assert list((tmp_path / "paused").iterdir()) == []
+    trained = learner.train(CANDIDATE, 1)
+    learner.keep(CANDIDATE, tmp_path / "winner")
+    kept = Supernet.load(tmp_path / "winner")
+    assert kept.fine_tuned
+    assert same(kept, trained)
+
+
+def test_too_high_a_rate_is_a_failure_of_the_trial(learner):
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        learner.score(Candidate(0, "tiny", 1e30, 16), 1)

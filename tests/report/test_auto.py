@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from rlnas.report import format_table
+from rlnas.report.auto import arms_plot, auto_section, auto_sentences
+from rlnas.report.html import render
+
+
+def trial(number, arm, scores):
+    return {
+        "trial": number,
+        "arm": arm,
+        "learning_rate": 2e-4,
+        "batch_size": 32,
+        "scores": scores,
+        "cost": 1.5,
+    }
+
+
+def arm(name, is_reachable=True):
+    return {
+        "arm": name,
+        "n_layers": 6,
+        "cost": 1.0,
+        "latency_ratio": 1.0,
+        "smallest_ratio": 0.1,
+        "is_reachable": is_reachable,
+    }
+
+
+@pytest.fixture
+def chosen(summary):
+    """A run that began with a choice among three models."""
+    summary["auto"] = {
+        "reference": "minilm",
+        "target_ratio": 0.5,
+        "latency_ratio": 0.487,
+        "rungs": [1, 2],
+        "arms": [arm("minilm"), arm("minilm:cls"), arm("large", is_reachable=False)],
+        "trials": [
+            trial(0, "minilm", [0.61, 0.70]),
+            trial(1, "minilm:cls", [0.40]),
+            trial(2, "minilm", [None]),
+            trial(3, "minilm:cls", [0.55, 0.72]),
+        ],
+        "chosen": {
+            "trial": 3,
+            "arm": "minilm:cls",
+            "learning_rate": 2e-4,
+            "batch_size": 32,
+            "score": 0.72,
+            "score_ci": [0.68, 0.76],
+            "n_items": 600,
+            "split": "search",
+        },
+        "cost": {
+            "passes": None,
+            "at_most": 14.0,
+            "choice": 6.0,
+            "share": 3.5,
+            "search": 1.0,
+            "finish": 0.8,
+            "baseline": 2.0,
+            "total": 13.3,
+            "choice_to_the_end": 8.4,
+        },
+    }
+    return summary
+
+
+def test_a_run_without_a_choice_says_nothing_of_one(summary):
+    assert auto_sentences(summary) == auto_section(summary) == []
+
+
+def test_what_was_chosen_why_and_at_what_cost(chosen):
+    assert auto_sentences(chosen) == [
+        "Chosen among 3 models in 4 trials: minilm:cls, trained with learning rate 0.0002 and batches of "
+        "32 (trial 3), as its accuracy after 2 passes is the best on the 600 items of the search split: "
+        "0.720 [0.680, 0.760]; the next best there has 0.700.",
+        "The delivered model takes 0.487 of the latency of the whole minilm, to which the target of 0.5 "
+        "refers; the full model above is the whole minilm:cls.",
+        "Left out, as they cannot be so fast: large.",
+        "All took 13.3 of at most 14.0 passes of minilm: 6.0 for the choice, where all trials to their "
+        "end would have taken 8.4, and 7.3 for the search and its baseline.",
+    ]
+
+
+def test_a_single_finalist_has_no_next_best(chosen):
+    chosen["auto"]["trials"][0]["scores"].pop()
+    assert "next best" not in auto_sentences(chosen)[0]
+
+
+def test_terminal_and_page_tell_the_same(chosen, trials):
+    page, table = render(chosen, trials), " ".join(format_table(chosen).split())
+    for sentence in auto_sentences(chosen):
+        assert sentence in page
+        assert sentence in table
+
+
+def test_the_picture_has_a_line_for_each_trial_that_went_on_and_ends_with_the_chosen_one(chosen):
+    plot = arms_plot(chosen)
+    ElementTree.fromstring(plot)
+    assert plot.count("<polyline") == 2
+    assert len(re.findall("<circle", plot)) == 5  # the failed trial has none
+    assert plot.rindex('class="best"') > plot.rindex('class="axis" points')
+    assert "trial 3: minilm:cls, learning rate 0.0002: 0.720" in plot
+
+
+def test_without_a_score_there_is_no_picture(chosen):
+    for one in chosen["auto"]["trials"]:
+        one["scores"] = [None]
+    assert arms_plot(chosen) is None
+    assert "<svg" not in auto_section(chosen)[0]
+
+
+def test_the_table_ranks_trials_by_how_far_they_came_and_how_good_they_were(chosen):
+    (section,) = auto_section(chosen)
+    rows = re.findall(r"<tr(?: class=\"chosen\")?><th>[^<]*</th><td>(\d)</td>", section)
+    assert rows == ["3", "0", "1", "2"]
+    assert "judging subnets" in section
+
+
+def test_names_are_escaped(chosen):
+    chosen["auto"]["trials"][0]["arm"] = chosen["auto"]["reference"] = "<b>"
+    assert "<b>" not in auto_section(chosen)[0].replace("<b></b>", "")
