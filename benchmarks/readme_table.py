@@ -180,13 +180,12 @@ def compression_table(line: dict[str, Any]) -> str:
             cell = cells.get((task, target, *column))
             texts.append("-" if cell is None else f"{100 * cell['accuracy']:.1f}")
         rows.append(f"| {task} | {min(ratios):.2f} to {max(ratios):.2f} | {' | '.join(texts)} |")
-    items = ", ".join(
-        f"{task} {cells[task, 1.0, FULL, TRAINED]['n_items']:,}"
-        for task in dict.fromkeys(cell["task"] for cell in figures["cells"])
-    )
+    fulls = [cell for cell in figures["cells"] if cell["method"] == FULL]
+    items = ", ".join(f"{cell['task']} {cell['n_items']:,}" for cell in fulls)
+    seeds = ", ".join(f"{cell['task']} {len(cell['seeds'])}" for cell in fulls)
     note = (
         "\nAccuracy in percent (cola: Matthews correlation) on the final split, validation and test "
-        f"pooled ({items} items), mean of {settings['seeds']} seed{'s' * (settings['seeds'] != 1)}; "
+        f"pooled ({items} items), mean of seeds ({seeds}); "
         "measured latency over the full model's, at batch 1 x 64 tokens; "
         f"{settings['train_items']:,} training items at most, {settings['full_epochs']} passes of the full "
         f"model, {settings['epochs']} of a trained subnet. "
