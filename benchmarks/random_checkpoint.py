@@ -16,6 +16,7 @@ from rlnas.cli import minilm_path
 
 SHAPES = {
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "small": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4},
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
 }
 

@@ -95,6 +95,18 @@ class ScaleError(RLNASError, RuntimeError):
     """A cluster that is not there, or whose workers do not start or do not stay."""
 
 
+class ContainerError(RLNASError, RuntimeError):
+    """A training container that is not laid out as it should be, or whose hosts do not find each other."""
+
+
+class RequestError(RLNASError, ValueError):
+    """A request that a cloud service would refuse; it was not sent."""
+
+
+class CloudError(RLNASError, RuntimeError):
+    """A cloud service that refuses what was asked, cannot be reached, or lacks what was named."""
+
+
 class ConformanceError(RLNASError, AssertionError):
     """A plug that breaks a law of its protocol; raised by `rlnas.testing`."""
 

@@ -26,7 +26,7 @@ LAYERS = (
     {"evaluation", "calibration", "alignment", "controllers", "deploy"},
     {"report", "scale", "testing"},
     {"run"},
-    {"auto"},
+    {"auto", "sagemaker"},
     {"cli"},
     {"__init__", "__main__"},  # of the package itself: nothing may import them
 )
@@ -53,6 +53,8 @@ OWNERS = {
     "onnxscript": ("runtime.onnx",),
     "pynvml": ("latency.frequency",),
     "ray": ("scale.pool",),
+    "boto3": ("sagemaker.",),
+    "botocore": ("sagemaker.",),
     "numpy": ("",),
 }
 

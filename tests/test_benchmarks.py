@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = {"ranks", "record", "sst2", "race_replay", "evaluation_roofline"}
 SHARED |= {"answers", "arenas", "estimates", "quality_figures", "search_methods"}
 SHARED |= {"compression_figures", "compression_methods", "compression_study", "torch_pruning_rival"}
+SHARED |= {"sagemaker_stand_in"}
 NOT_MEASURING = ("random_checkpoint", "half_minilm", "readme_table", "evaluation_lists", "fake_cuda")
 NOT_MEASURING += ("build_bench", "pack_bench", "synthetic")
 SCRIPTS = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - SHARED)

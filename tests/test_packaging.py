@@ -70,7 +70,7 @@ def test_every_import_is_declared() -> None:
     requirements = _requirements()
     declared = {
         IMPORT_NAMES.get(name, name)
-        for extra in ("", "demo", "tensorboard", "onnx", "nvml", "optuna", "ray")
+        for extra in ("", "demo", "tensorboard", "onnx", "nvml", "optuna", "ray", "sagemaker")
         for name in requirements[extra]
     }
     undeclared = {

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults where there is one: "None" and "False" tell a reader nothing."""
+    """Shows defaults where there is one: "None", "False" and "[]" tell a reader nothing."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        if action.default is None or action.default is False or action.default == []:
             return action.help
         return super()._get_help_string(action)
 

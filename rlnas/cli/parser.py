@@ -14,6 +14,7 @@ from rlnas.cli.export import add_export
 from rlnas.cli.finetune import add_finetune
 from rlnas.cli.propose import add_propose
 from rlnas.cli.report import add_report
+from rlnas.cli.sagemaker import add_sagemaker
 from rlnas.cli.search import add_search
 
 
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_export(commands)
     add_propose(commands)
+    add_sagemaker(commands)
     return parser
 
 

@@ -1,0 +1,173 @@
+"""Jobs that are there: how they are, what they say, their end, and what they have made."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlnas.errors import CloudError, RunFolderError
+from rlnas.sagemaker.checkpoints import restore
+from rlnas.sagemaker.service import answered, is_absent
+from rlnas.sagemaker.storage import Place, download
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from botocore.client import BaseClient
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+def describe(sagemaker: BaseClient, job: str) -> tuple[str, Mapping[str, Any]]:
+    """What the service says of a job.
+
+    Returns:
+        ``"training"`` or ``"tuning"``, and its answer.
+
+    Raises:
+        CloudError: If there is no such job, or the service refuses or cannot be reached.
+    """
+    try:
+        with answered(f"look up the job {job}"):
+            return "training", sagemaker.describe_training_job(TrainingJobName=job)
+    except CloudError as error:
+        if not is_absent(error) or len(job) > 32:  # which no tuning job's name may be
+            raise
+    with answered(f"look up the job {job}"):
+        return "tuning", sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+
+
+def status_lines(sagemaker: BaseClient, job: str) -> list[str]:
+    """How a job is, line by line.
+
+    Raises:
+        CloudError: As for `describe`.
+    """
+    kind, found = describe(sagemaker, job)
+    return _tuning_lines(job, found) if kind == "tuning" else _training_lines(job, found)
+
+
+def stop(sagemaker: BaseClient, job: str) -> None:
+    """Ask a job to end; it saves what it has.
+
+    Raises:
+        CloudError: As for `describe`.
+    """
+    kind, _ = describe(sagemaker, job)
+    with answered(f"stop the job {job}"):
+        if kind == "tuning":
+            sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+        else:
+            sagemaker.stop_training_job(TrainingJobName=job)
+
+
+def log_lines(logs: BaseClient, job: str) -> Iterator[str]:
+    """What the hosts of a training job have written, with their names where there are several.
+
+    Raises:
+        CloudError: If there is no log yet, or the service refuses or cannot be reached.
+    """
+    with answered(f"read the log of the job {job}"):
+        pages = logs.get_paginator("filter_log_events").paginate(
+            logGroupName=LOG_GROUP, logStreamNamePrefix=f"{job}/"
+        )
+        found = [event for page in pages for event in page["events"]]
+    events = [event for event in found if event["logStreamName"].startswith(f"{job}/")]
+    if not events:
+        raise CloudError(f"the job {job} has written nothing yet; a container takes minutes to start")
+    hosts = {event["logStreamName"] for event in events}
+    for event in events:
+        host = event["logStreamName"].partition("/")[2].rpartition("-")[0]
+        yield f"{host}: {event['message']}" if len(hosts) > 1 else event["message"]
+
+
+def fetch(sagemaker: BaseClient, s3: BaseClient, job: str, out: Path) -> str:
+    """Bring a run back: its whole folder from the checkpoints, or else the model alone.
+
+    A job that still runs has checkpoints too.
+
+    Args:
+        sagemaker: Client of the service.
+        s3: Client of S3.
+        job: A training job.
+        out: Folder to make.
+
+    Returns:
+        A sentence that says what it is.
+
+    Raises:
+        RunFolderError: If the folder is there already, or the checkpoints are damaged.
+        CloudError: If the job has made nothing yet, is no training job, or a service refuses.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunFolderError(f"{str(out)!r} is there already; give another folder (--out)")
+    kind, found = describe(sagemaker, job)
+    if kind == "tuning":
+        best = found.get("BestTrainingJob", {}).get("TrainingJobName")
+        hint = f"its best one so far is {best}" if best else "none of them has ended yet"
+        raise CloudError(f"{job} is a tuning job; fetch one of its training jobs ({hint})")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as folder:
+        place = _checkpoints(job, found)
+        if place is not None:
+            download(s3, place, Path(folder))
+            snapshot = restore(Path(folder), out)
+            if snapshot is not None:
+                return f"the run as of {snapshot.name}, {len(snapshot.files)} files"
+        return _fetch_model(s3, job, found, Path(folder), out)
+
+
+def _checkpoints(job: str, found: Mapping[str, Any]) -> Place | None:
+    uri = found.get("CheckpointConfig", {}).get("S3Uri")
+    if uri is None:
+        return None
+    place = Place.parse(uri)
+    return place / job if found.get("TuningJobArn") else place
+
+
+def _fetch_model(s3: BaseClient, job: str, found: Mapping[str, Any], folder: Path, out: Path) -> str:
+    uri = found.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+    status = found["TrainingJobStatus"]
+    if uri is None or status in ("InProgress", "Stopping"):
+        raise CloudError(f"the job {job} ({status}) has left no checkpoint yet; look again later")
+    place, archive = Place.parse(uri), folder / "model.tar.gz"
+    with answered(f"read {uri}"):
+        s3.download_file(place.bucket, place.key, str(archive))
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extractall(out, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise CloudError(f"cannot unpack {uri}: {error}") from error
+    return "the model alone: there are no checkpoints"
+
+
+def _training_lines(job: str, found: Mapping[str, Any]) -> list[str]:
+    lines = [f"{job}: {found['TrainingJobStatus']}, {found.get('SecondaryStatus', 'no details')}"]
+    if transitions := found.get("SecondaryStatusTransitions"):
+        lines.append(f"last message: {transitions[-1].get('StatusMessage', '')}")
+    if reason := found.get("FailureReason"):
+        lines.append(f"failed: {reason}")
+    if seconds := found.get("TrainingTimeInSeconds"):
+        billed = found.get("BillableTimeInSeconds", seconds)
+        lines.append(f"seconds: {seconds} of training, {billed} of them on the bill")
+    lines += [f"{one['MetricName']}: {one['Value']:g}" for one in found.get("FinalMetricDataList", ())]
+    if uri := found.get("CheckpointConfig", {}).get("S3Uri"):
+        lines.append(f"checkpoints: {uri}")
+    if found["TrainingJobStatus"] == "Completed":
+        lines.append(f"model: {found['ModelArtifacts']['S3ModelArtifacts']}")
+    return lines
+
+
+def _tuning_lines(job: str, found: Mapping[str, Any]) -> list[str]:
+    counts = found.get("TrainingJobStatusCounters", {})
+    lines = [f"{job}: {found['HyperParameterTuningJobStatus']}"]
+    lines.append("training jobs: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    if best := found.get("BestTrainingJob"):
+        objective = best.get("FinalHyperParameterTuningJobObjectiveMetric", {})
+        tuned = " ".join(f"--{name}={value}" for name, value in best["TunedHyperParameters"].items())
+        lines.append(f"best: {best['TrainingJobName']}, {objective.get('Value')} with {tuned}")
+    if reason := found.get("FailureReason"):
+        lines.append(f"failed: {reason}")
+    return lines

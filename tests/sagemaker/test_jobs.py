@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from rlnas.errors import CloudError, RunFolderError
+from rlnas.sagemaker.jobs import LOG_GROUP, fetch, log_lines, status_lines, stop
+from rlnas.sagemaker.publisher import Publisher
+from rlnas.sagemaker.storage import Place, upload
+
+TRAINING = {
+    "TrainingJobStatus": "Completed",
+    "SecondaryStatus": "Completed",
+    "SecondaryStatusTransitions": [{"StatusMessage": "Training job completed"}],
+    "TrainingTimeInSeconds": 100,
+    "BillableTimeInSeconds": 40,
+    "FinalMetricDataList": [{"MetricName": "rlnas:accuracy", "Value": 0.75}],
+    "CheckpointConfig": {"S3Uri": "s3://searches/demo/checkpoints"},
+    "ModelArtifacts": {"S3ModelArtifacts": "s3://searches/demo/output/model.tar.gz"},
+}
+TUNING = {
+    "HyperParameterTuningJobStatus": "InProgress",
+    "TrainingJobStatusCounters": {"Completed": 3, "InProgress": 1},
+    "BestTrainingJob": {
+        "TrainingJobName": "demo-003",
+        "TunedHyperParameters": {"learning-rate": "1e-4"},
+        "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 0.7},
+    },
+    "FailureReason": "too many failures",
+}
+
+
+class Service:
+    """Answers about one training job and one tuning job."""
+
+    def __init__(self, training=None, tuning=None):
+        self.training, self.tuning, self.stopped = training, tuning, []
+
+    def describe_training_job(self, TrainingJobName):  # noqa: N803 - boto3's name
+        return self._found(self.training)
+
+    def describe_hyper_parameter_tuning_job(self, HyperParameterTuningJobName):  # noqa: N803
+        return self._found(self.tuning)
+
+    def stop_training_job(self, **request):
+        self.stopped.append(request)
+
+    stop_hyper_parameter_tuning_job = stop_training_job
+
+    def _found(self, answer):
+        if answer is None:
+            error = {"Code": "ValidationException", "Message": "Requested resource not found."}
+            raise ClientError({"Error": error}, "Describe")
+        return answer
+
+
+@pytest.fixture
+def s3(aws):
+    return boto3.client("s3")
+
+
+def test_the_status_of_a_training_job():
+    assert status_lines(Service(TRAINING), "demo") == [
+        "demo: Completed, Completed",
+        "last message: Training job completed",
+        "seconds: 100 of training, 40 of them on the bill",
+        "rlnas:accuracy: 0.75",
+        "checkpoints: s3://searches/demo/checkpoints",
+        "model: s3://searches/demo/output/model.tar.gz",
+    ]
+    failed = {"TrainingJobStatus": "Failed", "FailureReason": "AlgorithmError: no task"}
+    assert status_lines(Service(failed), "x") == [
+        "x: Failed, no details",
+        "failed: AlgorithmError: no task",
+    ]
+
+
+def test_the_status_of_a_tuning_job():
+    assert status_lines(Service(tuning=TUNING), "demo") == [
+        "demo: InProgress",
+        "training jobs: Completed 3, InProgress 1",
+        "best: demo-003, 0.7 with --learning-rate=1e-4",
+        "failed: too many failures",
+    ]
+
+
+@pytest.mark.parametrize("name", ["demo", "x" * 40])
+def test_a_job_that_is_not_there_is_named(name):
+    with pytest.raises(CloudError, match=f"cannot look up the job {name}: .*Requested resource not found"):
+        status_lines(Service(), name)
+
+
+def test_either_kind_of_job_is_stopped():
+    for service, name in (
+        (Service(TRAINING), "TrainingJobName"),
+        (Service(tuning=TUNING), "HyperParameterTuningJobName"),
+    ):
+        stop(service, "demo")
+        assert service.stopped == [{name: "demo"}]
+
+
+def test_the_log_names_hosts_where_there_are_several(aws):
+    logs = boto3.client("logs")
+    logs.create_log_group(logGroupName=LOG_GROUP)
+    for stream in ("demo/algo-1-1700000000", "demo/algo-2-1700000000", "other/algo-1-1"):
+        logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
+        logs.put_log_events(
+            logGroupName=LOG_GROUP,
+            logStreamName=stream,
+            logEvents=[{"timestamp": int(time.time() * 1000), "message": stream[:4]}],
+        )
+    assert sorted(log_lines(logs, "demo")) == ["algo-1: demo", "algo-2: demo"]
+    assert list(log_lines(logs, "other")) == ["othe"]  # moto gives all streams; the service, by the prefix
+    with pytest.raises(
+        CloudError, match=r"the job absent has written nothing yet; a container takes minutes"
+    ):
+        list(log_lines(logs, "absent"))
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_run_is_fetched_from_its_checkpoints(s3, tmp_path, tuned):
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "best" / "config.json").write_text("{}")
+    Publisher(tmp_path / "run", tmp_path / "checkpoints").publish()
+    key = "demo/checkpoints" + ("/demo-001" if tuned else "")
+    upload(s3, tmp_path / "checkpoints", Place("searches", key))
+    job = {**TRAINING, **({"TuningJobArn": "arn"} if tuned else {})}
+    told = fetch(Service(job), s3, "demo-001", tmp_path / "new" / "back")
+    assert told == "the run as of snapshot-00000000.json, 1 files"
+    assert (tmp_path / "new" / "back" / "best" / "config.json").read_text() == "{}"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["back"]
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_without_checkpoints_the_model_alone_is_fetched(s3, tmp_path, with_config):
+    content = io.BytesIO()
+    with tarfile.open(mode="w:gz", fileobj=content) as archive:
+        entry = tarfile.TarInfo("config.json")
+        archive.addfile(entry, io.BytesIO())
+    s3.put_object(Bucket="searches", Key="demo/output/model.tar.gz", Body=content.getvalue())
+    job = TRAINING if with_config else {k: v for k, v in TRAINING.items() if k != "CheckpointConfig"}
+    told = fetch(Service(job), s3, "demo", tmp_path / "back")
+    assert told == "the model alone: there are no checkpoints"
+    assert (tmp_path / "back" / "config.json").is_file()
+
+
+def test_an_artefact_that_is_no_archive_is_named(s3, tmp_path):
+    s3.put_object(Bucket="searches", Key="demo/output/model.tar.gz", Body=b"text")
+    with pytest.raises(CloudError, match=r"cannot unpack s3://searches/demo/output/model.tar.gz: "):
+        fetch(Service(TRAINING), s3, "demo", tmp_path / "back")
+
+
+def test_a_job_that_has_made_nothing_yet_is_named(s3, tmp_path):
+    job = {**TRAINING, "TrainingJobStatus": "InProgress"}
+    with pytest.raises(
+        CloudError, match=r"the job demo \(InProgress\) has left no checkpoint yet; look again l"
+    ):
+        fetch(Service(job), s3, "demo", tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("best", "hint"),
+    [({}, "none of them has ended yet"), (TUNING["BestTrainingJob"], "so far is demo-003")],
+)
+def test_a_tuning_job_is_not_fetched(s3, tmp_path, best, hint):
+    tuning = {**TUNING, "BestTrainingJob": best}
+    with pytest.raises(
+        CloudError, match=rf"demo is a tuning job; fetch one of its training jobs \(.*{hint}\)"
+    ):
+        fetch(Service(tuning=tuning), s3, "demo", tmp_path / "back")
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path):
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "mine").write_text("")
+    with pytest.raises(RunFolderError, match=r"back' is there already; give another folder \(--out\)"):
+        fetch(None, None, "demo", tmp_path / "back")
