@@ -94,6 +94,10 @@ def _check_plain(job: Job) -> None:
         "latency_table": job.latency_table is not None,
         "lengths_from_task": job.lengths_from_task,
         "sizes_worth_having": job.sizes_worth_having,
+        "min_steps": job.min_steps is not None,
+        "controls": bool(job.controls),
+        "racing": job.racing is not None,
+        "latency_resource": job.is_timed_elsewhere,
     }
     for name, is_asked in asked.items():
         if is_asked:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
+from rlnas.errors import TrainingError, first_line
 from rlnas.run.folder import write_folder
 from rlnas.scores import score
 from rlnas.supernet import FullTrainer
@@ -49,7 +52,7 @@ class FullLearner:
         """Train on to a rung, and judge on the search split.
 
         Raises:
-            TrainingError: If the loss is not a finite number.
+            TrainingError: If the loss is not a finite number, or a GPU has too little memory.
             EvaluationError: If the answers are not finite.
         """
         supernet = self.train(candidate, rung)
@@ -73,18 +76,22 @@ class FullLearner:
             Optimisation(
                 epochs=self.rungs[-1],
                 batch_size=candidate.batch_size,
+                micro_batches=job.schedule.micro_batches,
                 learning_rate=candidate.learning_rate,
                 freeze_embeddings=job.schedule.freeze_embeddings,
                 seed=job.seed,
             )
         )
-        trainer.train(
-            supernet,
-            self.task,
-            checkpoint=self._paused(candidate),
-            pause_after=self.rungs[rung],
-            progress=self.progress,
-        )
+        try:
+            trainer.train(
+                supernet,
+                self.task,
+                checkpoint=self._paused(candidate),
+                pause_after=self.rungs[rung],
+                progress=self.progress,
+            )
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(f"the device has too little memory: {first_line(error)}") from error
         return supernet
 
     def answers(self, supernet: Supernet) -> npt.NDArray[np.generic]:

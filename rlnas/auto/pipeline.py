@@ -30,6 +30,7 @@ from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.inputs import task_of
 from rlnas.run.origin import origin_of
 from rlnas.run.summary import base_model
+from rlnas.run.torchrun import check_devices
 from rlnas.space import LayerwiseSpace
 
 if TYPE_CHECKING:
@@ -69,11 +70,14 @@ def run_auto(
         RLNASError: Another of its kinds, for bad input of any phase.
     """
     check_optuna()
+    check_devices(auto.job)
     folder = AutoFolder(Path(path))
     folder.open(auto.settings(), resume=resume)
     with folder.held():
         if folder.run.summary.is_file() and "auto" in (summary := read_json(folder.run.summary)):
             logger.info("the run in %s is finished; delete the folder to run it anew", folder.run.path)
+            if not folder.run.report.is_file():  # killed before it told of the choice
+                _write_choice(summary, folder)
             return summary
         task = task_of(auto.job, folder.run)
         choice = _choose(auto, task, folder, progress=progress)
@@ -153,10 +157,16 @@ def _told(
         "training": {**summary["training"], "full_epochs": auto.rungs[-1]},
         "auto": describe_choice(auto, choice, task, summary, folder),
     }
+    folder.run.report.unlink(missing_ok=True)  # which knows of no choice
     write_json(folder.run.summary, summary)
+    _write_choice(summary, folder)
+    return summary
+
+
+def _write_choice(summary: dict[str, Any], folder: AutoFolder) -> None:
+    """Tell of the choice on the model's card and, last, in the report."""
     write_card(folder.run.best, origin_of(summary, folder.run.best))
     write_report(folder.run.path)
-    return summary
 
 
 @contextmanager

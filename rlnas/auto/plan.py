@@ -80,15 +80,15 @@ def make_plan(
     values = list(costs.values())
     if passes is None:
         return Plan(rungs, TRIALS_OF_EACH * len(values))
-    plan, left = Plan(rungs, len(values)), passes - reserved
+    plan = Plan(rungs, len(values))
     least = plan.at_most(values)
-    if least > left:
+    if least + reserved > passes:
         raise BudgetError(
             f"passes={passes:g} are too few: one trial of each of {len(values)} models may take "
             f"{least:.1f} passes of the first model, and the search that follows {reserved:.1f}; give at "
             f"least {_up(least + reserved):g}, or fewer models, rungs or subnets (--budget)"
         )
-    while Plan(rungs, plan.n_trials + 1).at_most(values) <= left:
+    while Plan(rungs, plan.n_trials + 1).at_most(values) + reserved <= passes:
         plan = Plan(rungs, plan.n_trials + 1)
     return plan
 

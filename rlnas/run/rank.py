@@ -39,6 +39,7 @@ def train_rank(folder: RunFolder) -> None:
         job = replace(job, device=ranks.device)
         task = read_task(folder.data)
         supernet = furthest_supernet(job, task, folder)
+        ranks.wait()  # before the first one removes what others read
         with redirect_stderr(sys.stdout):  # where the run shows the bars of the first rank
             train_supernet(
                 job,

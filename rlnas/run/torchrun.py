@@ -68,6 +68,7 @@ def train_by_torchrun(
         RunFolderError: If what they wrote cannot be read.
     """
     if folder.supernet.is_dir():
+        folder.training.unlink(missing_ok=True)  # of a run that was killed behind the training
         return supernet
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     values = {"job": describe_training(job), "space": asdict(space), "progress": progress}

@@ -234,6 +234,8 @@ def optimise(
                     last_save = time.monotonic()
         if checkpoint is not None and is_first and pause_after is not None and n_done > start:
             _save(checkpoint, model, optimiser, watch, n_done)
+        if ranks is not None and pause_after is not None:
+            ranks.wait()  # for the file, from which all go on
     if checkpoint is not None and is_first and pause_after is None:
         checkpoint.unlink(missing_ok=True)
     return losses

@@ -105,7 +105,7 @@ def joined(device: str) -> Iterator[Ranks]:
             timeout=WAIT,
             device_id=torch.device(own) if is_gpu else None,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the processes of the training cannot reach each other: {error}") from error
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size(), own)
     yield ranks

@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 
 from rlnas.auto import Arm
+from rlnas.controllers.random import RandomController
 from rlnas.errors import BudgetError, CheckpointError, RewardError
+from rlnas.evaluation import Racing
 from rlnas.rewards import LatencyTarget, LinearPenalty
-from rlnas.run import DataSource
+from rlnas.run import Control, DataSource
+from rlnas.scale import Cluster
 
 
 def test_settings_name_what_is_chosen_among_and_not_what_is_chosen(make_auto, world):
@@ -63,6 +66,10 @@ def test_the_reward_has_a_target_that_is_a_ratio(make_auto, reward):
         ("folds", {"data": DataSource(folds=5)}),
         ("lengths_from_task", {"lengths_from_task": True}),
         ("sizes_worth_having", {"sizes_worth_having": True}),
+        ("min_steps", {"min_steps": 40}),
+        ("controls", {"controls": (Control("random", RandomController()),)}),
+        ("racing", {"racing": Racing()}),
+        ("latency_resource", {"cluster": Cluster(n_workers=0, latency_resource="edge")}),
     ],
 )
 def test_what_is_for_one_model_is_refused(make_auto, name, changes):

@@ -64,3 +64,12 @@ def test_a_trial_that_lost_leaves_nothing_and_the_winner_its_model(learner, tmp_
 def test_too_high_a_rate_is_a_failure_of_the_trial(learner):
     with pytest.raises(TrainingError, match="lower the learning rate"):
         learner.score(Candidate(0, "tiny", 1e30, 16), 1)
+
+
+def test_too_large_a_batch_is_a_failure_of_the_trial(learner, monkeypatch):
+    def no_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(FullTrainer, "train", no_memory)
+    with pytest.raises(TrainingError, match="the device has too little memory: CUDA out of memory"):
+        learner.score(CANDIDATE, 0)

@@ -37,7 +37,8 @@ def test_a_plan_keeps_to_its_budget_and_wastes_no_trial(costs, rungs, reserved, 
         return
     values = list(costs.values())
     assert plan.n_trials >= len(costs)
-    assert plan.at_most(values) <= passes - reserved < Plan(rungs, plan.n_trials + 1).at_most(values)
+    more = Plan(rungs, plan.n_trials + 1)
+    assert plan.at_most(values) + reserved <= passes < more.at_most(values) + reserved
 
 
 @given(COSTS, RUNGS, st.floats(0, 10), st.data())
