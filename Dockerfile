@@ -13,7 +13,9 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     HF_HOME=/tmp/huggingface \
-    HF_HUB_DISABLE_TELEMETRY=1
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # A C++ compiler, for --mode compiled.
 RUN apt-get update \
@@ -26,7 +28,7 @@ COPY rlnas ./rlnas
 RUN if [ -n "$TORCH_INDEX" ]; then \
       pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch; \
     fi \
-    && pip install --constraint constraints.txt '.[demo,onnx,optuna]'
+    && pip install --constraint constraints.txt '.[demo,nvml,onnx,optuna,ray]'
 
 # SageMaker runs `docker run IMAGE train`, and a tuning job cannot name anything else. A script in the image and no
 # console script of the package, which would put a `train` on the path of everyone who installs rlnas. With `exec`

@@ -3,7 +3,8 @@
 It takes boto3's requests over HTTP, checks them as boto3 does not (names, sizes, choices), brings the
 channels from S3, starts the image's ``train`` once for each host, and sends SIGTERM on a stop. It keeps S3
 in step with the checkpoint folder the hard way: file by file in a random order, while the job changes the
-folder, deletions included. S3 is whatever ``boto3.client("s3")`` reaches; moto keeps it in memory.
+folder, deletions included, and with markers beside the files as SageMaker leaves them. S3 is whatever
+``boto3.client("s3")`` reaches; moto keeps it in memory.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any
 import boto3
 
 from rlnas.sagemaker.checking import check_request
+from rlnas.sagemaker.checkpoints import IGNORED, MARKERS
 from rlnas.sagemaker.storage import Place
 
 if TYPE_CHECKING:
@@ -248,7 +250,12 @@ class StandIn:
     def _copy(self, job: Job, place: Place, known: dict[str, tuple[int, int]]) -> None:
         """One round: changed files in a random order, then deletions; cut off if the instance vanishes."""
         folder = self.base(0) / "checkpoints"
-        s3, there = boto3.client("s3"), sorted(path for path in folder.rglob("*") if path.is_file())
+        s3 = boto3.client("s3")
+        there = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.endswith((IGNORED, *MARKERS))
+        )
         self._rng.shuffle(there)
         names = {path.relative_to(folder).as_posix(): path for path in there}
         for name, path in names.items():
@@ -257,11 +264,16 @@ class StandIn:
             with contextlib.suppress(FileNotFoundError):
                 found = path.stat()
                 if known.get(name) != (found.st_ino, found.st_mtime_ns):
+                    uploading, uploaded = (path.with_name(path.name + marker) for marker in MARKERS)
+                    uploading.touch()
                     s3.put_object(Bucket=place.bucket, Key=f"{place.key}/{name}", Body=path.read_bytes())
                     known[name] = (found.st_ino, found.st_mtime_ns)
+                    uploading.replace(uploaded)
         for name in known.keys() - names.keys():
             s3.delete_object(Bucket=place.bucket, Key=f"{place.key}/{name}")
             del known[name]
+            for marker in MARKERS:
+                (folder / f"{name}{marker}").unlink(missing_ok=True)
 
     def _describe(self, job: Job) -> dict[str, Any]:
         request = job.request
@@ -334,10 +346,12 @@ def _handler(service: StandIn) -> type[BaseHTTPRequestHandler]:
 
 
 def _kill(job: Job) -> None:
-    """End all processes of a job, those that its own processes have started too."""
-    for process in job.processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    """End all processes of a job, those that its own processes have started too, as a container does."""
+    sessions = {process.pid for process in job.processes}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if entry.name.isdigit() and os.getsid(int(entry.name)) in sessions:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _arn(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -242,6 +243,8 @@ def run_fetch(options: argparse.Namespace) -> None:
 
 def run_train(_options: argparse.Namespace) -> int:
     """Search in a training container, with the code that the job brings along."""
+    # The kernel drops what a container's first process has no handler for: SIGTERM waits until it has one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     from rlnas.errors import RLNASError
     from rlnas.sagemaker.contract import base_of, write_failure
     from rlnas.sagemaker.starting import command_with_code
@@ -264,9 +267,11 @@ def search_flags() -> Flags:
 
     named = {option: action for action in _search_parser()._actions for option in action.option_strings}
     switches = {name for name, action in named.items() if action.nargs == 0}
+    whole = {name for name, action in named.items() if action.type is int}
     return Flags(
         valued=frozenset(name.removeprefix("--") for name in named.keys() - switches),
         switches=frozenset(name.removeprefix("--") for name in switches),
+        whole=frozenset(name.removeprefix("--") for name in whole),
     )
 
 
@@ -345,20 +350,21 @@ def _pairs(flag: str, texts: Sequence[str], example: str) -> dict[str, str]:
 def _tuning_of(options: argparse.Namespace) -> Tuning:
     from rlnas.sagemaker.tuning import TUNABLE, Choice, Range, Tuning
 
+    whole = search_flags().whole
     tuning = Tuning(
-        ranges=tuple(map(Range.parse, options.range)),
+        ranges=tuple(Range.parse(text, whole) for text in options.range),
         choices=tuple(map(Choice.parse, options.choice)),
         objective=next(m for m in TUNABLE if m.name.endswith(f":{options.objective}")),
         strategy=options.strategy,
         max_jobs=options.max_jobs,
         max_parallel=options.max_parallel,
     )
-    _check_tried(tuning)
+    _check_tried(options.search, tuning)
     return tuning
 
 
-def _check_tried(tuning: Tuning) -> None:
-    """Refuse values that the search would refuse, in every job."""
+def _check_tried(search: Sequence[str], tuning: Tuning) -> None:
+    """Refuse values that the search would refuse beside its other arguments, in every job."""
     from rlnas.sagemaker.hyperparameters import to_hyperparameters
 
     flags = search_flags()
@@ -369,4 +375,4 @@ def _check_tried(tuning: Tuning) -> None:
             raise RequestError(f"{name} is a switch, which cannot be tried out; give it after -- or not")
         argument = f"--{name}={value}"
         to_hyperparameters([argument], flags)
-        _search_parser().parse_args([argument])
+        _search_parser().parse_args([*search, argument])

@@ -1,9 +1,10 @@
 """A run folder as it is kept in the checkpoint folder: snapshots that survive being copied at any moment.
 
-SageMaker copies that folder to S3 file by file while it changes, mirrors deletions, and may be cut off in
-between. So no file here is ever changed: ``files/`` holds contents under their SHA-256, and
-``snapshot-NNNNNNNN.json``, which appears after all of its contents, lists the paths of one moment. Whatever
-mixture of moments a copy holds, a snapshot in it is either whole or known not to be.
+SageMaker copies that folder to S3 file by file while it changes, and may be cut off in between. Whether it
+removes there what was removed here, it does not say: a copy may hold old snapshots too. So no file here is
+ever changed: ``files/`` holds contents under their SHA-256, and ``snapshot-NNNNNNNN.json``, which appears
+after all of its contents, lists the paths of one moment. Whatever mixture of moments a copy holds, a
+snapshot in it is either whole or known not to be.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILES = "files"
-_NAME = re.compile(r"snapshot-(\d{8})\.json")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+IGNORED = ".sagemaker-ignore"
+"""Ends the names of files that SageMaker does not copy."""
+
+MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded")
+"""End the names of files that SageMaker puts beside those that it copies."""
+
+SNAPSHOT = re.compile(r"snapshot-(\d{8})\.json")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 
 
@@ -70,7 +77,7 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
         return []
     found = []
     for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
+        match = SNAPSHOT.fullmatch(path.name)
         if match is not None and (files := _read_files(path)) is not None:
             found.append(Snapshot(int(match[1]), files))
     return sorted(found, key=lambda snapshot: snapshot.number, reverse=True)
@@ -155,7 +162,7 @@ def _read_files(path: Path) -> dict[str, StoredFile] | None:
         files = {name: StoredFile(str(digest), int(size)) for name, (digest, size) in listed.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    sound = all(_is_inside(name) and _DIGEST.fullmatch(stored.digest) for name, stored in files.items())
+    sound = all(_is_inside(name) and DIGEST.fullmatch(stored.digest) for name, stored in files.items())
     return files if sound else None
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ GRACE_SECONDS = 10.0
 """Time that a search has to end by itself once it is asked to."""
 
 _BAR_SECONDS = "30"
+_ERROR = "rlnas: error: "
 
 
 class Child:
@@ -34,8 +36,9 @@ class Child:
         # Bars are for terminals; a log needs few of their lines.
         environ = {"TQDM_MININTERVAL": _BAR_SECONDS, **environ}
         command = [sys.executable, "-m", "rlnas", *arguments]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ)
-        self._last = ""
+        # A group of its own, so that what it has started ends with it.
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, process_group=0)
+        self._last = self._reason = ""
         self._echo = threading.Thread(
             target=self._repeat, args=(cast("IO[bytes]", self._process.stderr),), daemon=True
         )
@@ -51,11 +54,11 @@ class Child:
         return code
 
     def end(self) -> None:
-        """Stop the process, whatever it does: what it has committed stays."""
-        self._process.terminate()
-        if self.wait(GRACE_SECONDS) is None:
-            self._process.kill()
-            self.wait(GRACE_SECONDS)
+        """Stop the process and all that it has started, whatever they do: what is committed stays."""
+        self._signal(signal.SIGTERM)
+        self.wait(GRACE_SECONDS)
+        self._signal(signal.SIGKILL)
+        self.wait(GRACE_SECONDS)
 
     def failure(self, code: int) -> str:
         """Why the process ended with a code other than 0, a sentence."""
@@ -63,12 +66,18 @@ class Child:
             name = signal.Signals(-code).name
             reason = ", perhaps for want of memory" if name == "SIGKILL" else ""
             return f"the search was ended by {name}{reason}; launch it again with --resume"
-        return self._last.removeprefix("rlnas: error: ") or f"the search ended with exit code {code}"
+        return self._reason or self._last or f"the search ended with exit code {code}"
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):  # all have ended
+            os.killpg(self._process.pid, number)
 
     def _repeat(self, lines: IO[bytes]) -> None:
-        """Pass on what the process says, and remember its last line."""
+        """Pass on what the process says, and remember its last line and its last sentence of an error."""
         with lines:
             for line in lines:
                 os.write(2, line)
                 text = line.decode(errors="replace").rsplit("\r", 1)[-1].strip()
                 self._last = text or self._last
+                if text.startswith(_ERROR):
+                    self._reason = text.removeprefix(_ERROR)

@@ -91,7 +91,7 @@ def write_failure(base: Path, reason: str) -> None:
     Raises:
         ContainerError: If it cannot be written.
     """
-    line = " ".join(reason.split())
+    line = " ".join(reason.encode(errors="replace").decode().split())
     text = line if len(line) <= MAX_FAILURE else line[: MAX_FAILURE - 3] + "..."
     path = base / "output" / "failure"
     try:

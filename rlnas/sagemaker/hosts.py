@@ -1,8 +1,8 @@
 """The hosts of a training job: who runs the search, and how the others learn that it is over.
 
-The first host searches. The others hold a connection to it and end when it says so; they notice within a
-minute if it has gone. This is all that hosts say to each other: work is shared out by libraries that are
-made for it, and these get their addresses from `Hosts`.
+The first host searches. The others hold a connection to it, on which they say their name first, and end
+when it says so; they notice within a minute if it has gone. This is all that hosts say to each other: work
+is shared out by libraries that are made for it, and these get their addresses from `Hosts`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rlnas.errors import ContainerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
 PORT = 29475
@@ -29,6 +29,9 @@ JOIN_SECONDS = 600.0
 """Time that hosts have to find each other: they start minutes apart."""
 
 BEAT_SECONDS = 2.0
+GREETING_SECONDS = 10.0
+"""Time that whoever connects has to say its name."""
+
 SILENCE_SECONDS = 60.0
 """Time after which a first host that says nothing is taken as gone."""
 
@@ -63,6 +66,11 @@ class Hosts:
         return self.names.index(self.current)
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """Names of the hosts that wait for the first one."""
+        return self.names[1:]
+
+    @property
     def first(self) -> str:
         """Name of the host that searches: the address that others meet at."""
         return self.names[0]
@@ -77,11 +85,13 @@ class Meeting:
     """What the first host keeps open while it works: others wait on it.
 
     A context manager. At its end, unless it was cut short, it waits for hosts that have not come yet, so
-    that none of them looks for a first host that is done already, and then tells all.
+    that none of them looks for a first host that is done already, and then tells all. Whoever else connects
+    is turned away.
 
     Args:
-        n_others: Hosts that will come; without any, nothing is opened.
+        others: Names of the hosts that will come; without any, nothing is opened.
         port: Where.
+        stopped: Whether to give up waiting, asked several times a second.
         join_s: Seconds that hosts may take to come.
 
     Attributes:
@@ -91,16 +101,23 @@ class Meeting:
         ContainerError: If the port is taken.
     """
 
-    def __init__(self, n_others: int, port: int = PORT, *, join_s: float = JOIN_SECONDS) -> None:
+    def __init__(
+        self,
+        others: Collection[str],
+        port: int = PORT,
+        stopped: Callable[[], bool] = lambda: False,
+        *,
+        join_s: float = JOIN_SECONDS,
+    ) -> None:
         self.ends_at_once = False
-        self._n_others, self._deadline = n_others, time.monotonic() + join_s
-        self._connections: list[socket.socket] = []
+        self._others, self._stopped, self._deadline = frozenset(others), stopped, time.monotonic() + join_s
+        self._connections: dict[str, socket.socket] = {}
         self._ended = threading.Event()
         self._server: socket.socket | None = None
-        if not n_others:
+        if not others:
             return
         try:
-            self._server = socket.create_server(("", port), backlog=n_others)
+            self._server = socket.create_server(("", port), backlog=len(others))
         except OSError as error:
             raise ContainerError(
                 f"the hosts cannot meet at port {port}: {error.strerror}; name another ({PORT_VARIABLE})"
@@ -118,29 +135,41 @@ class Meeting:
         if self._server is None:
             return
         cut_short = kind is not None or self.ends_at_once
-        while not cut_short and len(self._connections) < self._n_others and self._has_time():
+        while not cut_short and len(self._connections) < len(self._others) and self._has_time():
             time.sleep(0.1)
         self._ended.set()
         self._thread.join()
-        for connection in self._connections:
+        for connection in self._connections.values():
             with suppress(OSError):
                 connection.sendall(_DONE)
             connection.close()
         self._server.close()
 
     def _has_time(self) -> bool:
-        return time.monotonic() < self._deadline
+        return time.monotonic() < self._deadline and not self._stopped()
 
     def _receive(self) -> None:
         server = self._server
         while server is not None and not self._ended.is_set():
-            with suppress(TimeoutError):
-                connection, _ = server.accept()
-                connection.settimeout(BEAT_SECONDS)
-                self._connections.append(connection)
-            for connection in self._connections:
+            with suppress(OSError):  # none came in time, or it went at once
+                self._greet(server.accept()[0])
+            for connection in self._connections.values():
                 with suppress(OSError):  # a host that has gone is SageMaker's to report
                     connection.sendall(_BEAT)
+
+    def _greet(self, connection: socket.socket) -> None:
+        """Keep a connection if a host of the job says its name on it; a later one of it counts."""
+        connection.settimeout(GREETING_SECONDS)
+        name = ""
+        with suppress(OSError):
+            name = connection.recv(256).decode(errors="replace").strip()
+        if name not in self._others:
+            connection.close()
+            return
+        if earlier := self._connections.pop(name, None):
+            earlier.close()
+        connection.settimeout(BEAT_SECONDS)
+        self._connections[name] = connection
 
 
 def wait_for_first(
@@ -168,6 +197,8 @@ def wait_for_first(
         return
     with connection:
         connection.settimeout(1.0)
+        with suppress(OSError):  # which shows below
+            connection.sendall(f"{hosts.current}\n".encode())
         last = time.monotonic()
         while not stopped():
             try:

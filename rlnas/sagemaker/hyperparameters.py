@@ -26,10 +26,11 @@ MAX_COUNT, MAX_NAME, MAX_VALUE = 100, 256, 2500
 _SECRETS = (
     ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")),
     ("a token of the Hugging Face hub", re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")),
+    ("a token of GitHub", re.compile(r"\b(?:gh[a-z]_[A-Za-z0-9]{36,}|github_pat_\w{50,})\b")),
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
 )
 _SECRET_NAME = re.compile(r"secret|password|passwd|token$|credential|access[-_]?key", re.IGNORECASE)
-_SECRET_KEY = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+=]{40}(?![A-Za-z0-9/+=])")
+_SECRET_KEY = re.compile(r"(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,13 @@ class Flags:
     Attributes:
         valued: Those with a value.
         switches: Those without.
+        whole: Those whose value is a whole number.
         reserved: Those that only the container sets.
     """
 
     valued: frozenset[str]
     switches: frozenset[str]
+    whole: frozenset[str] = frozenset()
     reserved: frozenset[str] = frozenset({"out", "resume"})
 
 
@@ -135,13 +138,18 @@ def check_hyperparameters(values: Mapping[str, str]) -> None:
             )
         if "\n" in value or "\r" in value:
             raise RequestError(f"a hyper-parameter is one line, but {name}={value!r} has several")
-        check_no_secret(name, value)
+        check_no_secret(name, value, name)
 
 
-def check_no_secret(name: str, value: str) -> None:
+def check_no_secret(what: str, value: str, name: str = "") -> None:
     """Refuse what looks like a credential: requests are logged and shown to whoever may describe a job.
 
     The message does not repeat the value.
+
+    Args:
+        what: That has the value, for the message.
+        value: Text.
+        name: Of a hyper-parameter or tag, which may tell as well.
 
     Raises:
         RequestError: If it does.
@@ -153,7 +161,7 @@ def check_no_secret(name: str, value: str) -> None:
         kind = "a secret, by its name"
     if kind is not None:
         raise RequestError(
-            f"{name} looks like {kind}, and everyone who may describe the job would see it; let the job's "
+            f"{what} looks like {kind}, and everyone who may describe the job would see it; let the job's "
             "role give access (--role)"
         )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import CloudError, RunFolderError
-from rlnas.sagemaker.checkpoints import restore
+from rlnas.sagemaker.checkpoints import FILES, SNAPSHOT, Snapshot, read_snapshots, restore
 from rlnas.sagemaker.service import answered, is_absent
-from rlnas.sagemaker.storage import Place, download
+from rlnas.sagemaker.storage import Place, download, keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+ATTEMPTS = 20
+"""Snapshots that are tried, each the latest one that is there, until one could be copied whole."""
 
 
 def describe(sagemaker: BaseClient, job: str) -> tuple[str, Mapping[str, Any]]:
@@ -112,7 +116,7 @@ def fetch(sagemaker: BaseClient, s3: BaseClient, job: str, out: Path) -> str:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as folder:
         place = _checkpoints(job, found)
         if place is not None:
-            download(s3, place, Path(folder))
+            _copy_latest(s3, place, Path(folder))
             snapshot = restore(Path(folder), out)
             if snapshot is not None:
                 return f"the run as of {snapshot.name}, {len(snapshot.files)} files"
@@ -127,6 +131,36 @@ def _checkpoints(job: str, found: Mapping[str, Any]) -> Place | None:
     return place / job if found.get("TuningJobArn") else place
 
 
+def _copy_latest(s3: BaseClient, place: Place, folder: Path) -> None:
+    """Copy the latest whole snapshot, if there is one, and what others that went meanwhile have left."""
+    tried: set[str] = set()
+    for _ in range(ATTEMPTS):
+        listed = {key.rpartition("/")[2]: key for key in keys(s3, place)}
+        latest = max((name for name in listed.keys() - tried if SNAPSHOT.fullmatch(name)), default=None)
+        if latest is None:
+            return
+        tried.add(latest)
+        if not download(s3, place.bucket, listed[latest], folder / latest):
+            continue
+        snapshot = next((one for one in read_snapshots(folder) if one.name == latest), None)
+        if snapshot is not None and _has_contents(s3, place.bucket, listed[latest], snapshot, folder):
+            return
+    raise CloudError(
+        f"none of {ATTEMPTS} snapshots in {place.uri} could be copied whole before it went; stop the job "
+        "first, or come from a faster network"
+    )
+
+
+def _has_contents(s3: BaseClient, bucket: str, key: str, snapshot: Snapshot, folder: Path) -> bool:
+    """Copy what a snapshot lists and is not here yet; False once something is missing."""
+    beside = key.removesuffix(snapshot.name)
+    for digest in {stored.digest for stored in snapshot.files.values()}:
+        path = folder / FILES / digest
+        if not path.is_file() and not download(s3, bucket, f"{beside}{FILES}/{digest}", path):
+            return False
+    return True
+
+
 def _fetch_model(s3: BaseClient, job: str, found: Mapping[str, Any], folder: Path, out: Path) -> str:
     uri = found.get("ModelArtifacts", {}).get("S3ModelArtifacts")
     status = found["TrainingJobStatus"]
@@ -137,8 +171,9 @@ def _fetch_model(s3: BaseClient, job: str, found: Mapping[str, Any], folder: Pat
         s3.download_file(place.bucket, place.key, str(archive))
     try:
         with tarfile.open(archive) as packed:
-            packed.extractall(out, filter="data")
-    except (tarfile.TarError, OSError) as error:
+            packed.extractall(folder / "model", filter="data")
+        os.replace(folder / "model", out)  # whole or not at all
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise CloudError(f"cannot unpack {uri}: {error}") from error
     return "the model alone: there are no checkpoints"
 

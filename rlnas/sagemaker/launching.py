@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlnas.data.load import PYDOCS
 from rlnas.errors import RequestError
 from rlnas.sagemaker.hyperparameters import CHANNEL, CODE_DIGEST
 from rlnas.sagemaker.packing import pack_code
 from rlnas.sagemaker.requests import Machines, TrainingJob, check_name, training_request, tuning_request
 from rlnas.sagemaker.service import answered
 from rlnas.sagemaker.starting import CODE_CHANNEL
-from rlnas.sagemaker.storage import Place, digest_of_files, keys, upload
+from rlnas.sagemaker.storage import Place, digest_of_files, files_below, keys, upload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from botocore.client import BaseClient
@@ -108,15 +109,17 @@ def prepare(wishes: Wishes, folder: Path, now: datetime, tuning: Tuning | None =
         raise RequestError("a tuning job cannot go on with an earlier one; leave --resume out")
     inputs = _inputs_of(wishes, folder)
     _check_channels(inputs)
+    _check_code(inputs)
+    name = f"{wishes.name}-{now:%Y%m%d-%H%M%S}" if tuning is None else f"{wishes.name}-{now:%m%d-%H%M%S}"
     job = TrainingJob(
-        name=f"{wishes.name}-{now:%Y%m%d-%H%M%S}" if tuning is None else f"{wishes.name}-{now:%m%d-%H%M%S}",
+        name=name,
         image=wishes.image,
         role=wishes.role,
         machines=wishes.machines,
         hyperparameters=inputs.hyperparameters,
         channels=inputs.channels,
         output=wishes.run / "output",
-        checkpoints=wishes.run / ("checkpoints" if tuning is None else "tuning"),
+        checkpoints=wishes.run / ("checkpoints" if tuning is None else f"tuning/{name}"),
         tags=wishes.tags,
     )
     if tuning is None:
@@ -147,7 +150,7 @@ def submit(prepared: Prepared, sagemaker: BaseClient, s3: BaseClient) -> None:
         CloudError: If a service refuses or cannot be reached.
     """
     if prepared.run is not None:
-        _check_idle(prepared.run, sagemaker)
+        _check_idle(prepared.run, prepared.checkpoints, sagemaker)
         if not prepared.resume and keys(s3, prepared.checkpoints):
             raise RequestError(
                 f"{prepared.checkpoints.uri} already holds a run; go on with it (--resume), or give "
@@ -184,7 +187,8 @@ def _inputs_of(wishes: Wishes, folder: Path) -> _Inputs:
     for flag in LOCAL_FLAGS:
         value = inputs.hyperparameters.get(flag, "")
         source = Path(value).expanduser()
-        if value and os.path.exists(source):  # which is no error where a name is too long
+        if value not in ("", PYDOCS) and os.path.exists(source):  # no error where a name is too long
+            _check_source(flag, source)
             inputs.add(flag, source, wishes.run / "data" / flag / digest_of_files(source))
             file = f"/{source.name}" if source.is_file() else ""
             inputs.hyperparameters[flag] = f"{CHANNEL}{flag}{file}"
@@ -197,18 +201,45 @@ def _inputs_of(wishes: Wishes, folder: Path) -> _Inputs:
     return inputs
 
 
-def _check_idle(name: str, sagemaker: BaseClient) -> None:
-    """Refuse a second writer of the same checkpoints."""
+def _check_source(flag: str, source: Path) -> None:
+    if next(files_below(source), None) is None:
+        raise RequestError(
+            f"--{flag}={source} is a folder here without files, which would go along empty; name another"
+        )
+
+
+def _check_code(inputs: _Inputs) -> None:
+    """Refuse code from S3: whoever can write there could run anything with the job's role."""
+    model = inputs.hyperparameters.get("model", "")
+    if "trust-remote-code" in inputs.hyperparameters and model.startswith(CHANNEL):
+        raise RequestError(
+            f"--trust-remote-code would run code that lies in S3 with --model={model}, whatever it is; "
+            "drop it, or name a model of the hub"
+        )
+
+
+def _check_idle(name: str, checkpoints: Place, sagemaker: BaseClient) -> None:
+    """Refuse a second writer of the same checkpoints; another bucket may hold a run of the same name."""
+    for job in _busy_jobs(name, sagemaker):
+        with answered(f"look up the job {job}"):
+            found = sagemaker.describe_training_job(TrainingJobName=job)
+        if found.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/") == checkpoints.uri:
+            raise RequestError(
+                f"the job {job} still works on the run {name}; stop it first "
+                f"(rlnas sagemaker stop {job}), or give another name (--name)"
+            )
+
+
+def _busy_jobs(name: str, sagemaker: BaseClient) -> Iterator[str]:
+    """Jobs of runs of this name that have not ended."""
     own = re.compile(rf"{re.escape(name)}-\d{{8}}-\d{{6}}")
     for status in _BUSY:
         with answered("list training jobs"):
-            answer = sagemaker.list_training_jobs(NameContains=name, StatusEquals=status, MaxResults=100)
-        for job in answer["TrainingJobSummaries"]:
-            if own.fullmatch(job["TrainingJobName"]):
-                raise RequestError(
-                    f"the job {job['TrainingJobName']} still works on the run {name}; stop it first "
-                    f"(rlnas sagemaker stop {job['TrainingJobName']}), or give another name (--name)"
-                )
+            pages = sagemaker.get_paginator("list_training_jobs").paginate(
+                NameContains=name, StatusEquals=status
+            )
+            jobs = [job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]]
+        yield from filter(own.fullmatch, jobs)
 
 
 def _check_channels(inputs: _Inputs) -> None:

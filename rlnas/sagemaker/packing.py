@@ -45,12 +45,17 @@ def pack_code(folder: Path, modules: Sequence[Path] = ()) -> Pack:
         modules: Python files and folders of such, which can be imported by their names in the container.
 
     Raises:
-        RequestError: If one is not there, is no Python, has the name of this package, or holds what looks
-            like a credential.
+        RequestError: If one is not there, is no Python or empty, has a name that cannot be imported or the
+            name of another one or of this package, or holds what looks like a credential.
     """
     files = dict(_files_of(_PACKAGE, "rlnas"))
+    names: set[str] = set()
     for module in modules:
         _check_module(module)
+        name = _import_name(module)
+        if name in names:
+            raise RequestError(f"--module={module} is the second one of the name {name!r}; rename one")
+        names.add(name)
         files |= dict(_files_of(module, module.name))
     path = folder / ARCHIVE
     with (
@@ -104,13 +109,21 @@ def _files_of(source: Path, name: str) -> Iterator[tuple[str, Path]]:
                 yield f"{name}/{path.relative_to(source).as_posix()}", path
 
 
+def _import_name(module: Path) -> str:
+    return module.stem if module.is_file() else module.name
+
+
 def _check_module(module: Path) -> None:
     if not module.exists():
         raise RequestError(f"--module={module} is not there; name a Python file or a folder of such")
     if module.is_file() and module.suffix != ".py":
         raise RequestError(f"--module={module} is no Python file; data belong to --task")
-    if module.stem == "rlnas" or not re.fullmatch(r"[A-Za-z_]\w*", module.stem):
-        raise RequestError(f"--module={module} cannot be imported by its name, {module.stem!r}; rename it")
-    for name, path in _files_of(module, module.name):
+    name = _import_name(module)
+    if name == "rlnas" or not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise RequestError(f"--module={module} cannot be imported by its name, {name!r}; rename it")
+    files = list(_files_of(module, module.name))
+    if not files:
+        raise RequestError(f"--module={module} is a folder without Python files; name another")
+    for name, path in files:
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             check_no_secret(f"line {number} of {name}", line)

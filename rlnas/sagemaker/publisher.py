@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import HistoryError, RunFolderError
 from rlnas.sagemaker.checkpoints import (
+    DIGEST,
     FILES,
+    IGNORED,
     Snapshot,
     StoredFile,
     copy_with_digest,
@@ -59,10 +61,12 @@ class Publisher:
         self._run, self._folder, self._contents = run, folder, folder / FILES
         self._clock = clock
         self._known: dict[str, tuple[State, StoredFile]] = {}
+        self._sound: set[str] = set()
+        """Contents that are as their names say: seen or written by this process."""
         with _named_faults(folder):
             self._contents.mkdir(parents=True, exist_ok=True)
-            for path in [*folder.glob(".*.tmp"), *self._contents.glob(".*.tmp")]:
-                path.unlink()
+            for path in [*folder.glob(f".*{IGNORED}"), *self._contents.glob(f".*{IGNORED}")]:
+                path.unlink(missing_ok=True)
             snapshots = read_snapshots(folder)
         self._latest = snapshots[0] if snapshots else None
         self._earlier = [(snapshot, clock()) for snapshot in snapshots[1:]]
@@ -104,22 +108,29 @@ class Publisher:
         known = self._known.get(name)
         if known is not None and known[0] == state:
             return known[1]
-        temporary = self._contents / f".{os.getpid()}.tmp"
+        temporary = self._contents / f".{os.getpid()}{IGNORED}"
         if name.endswith(_DATABASE):
             stored = _backup(self._run / name, temporary)
         else:
             stored = copy_with_digest(self._run / name, temporary)
         target = self._contents / stored.digest
-        if target.is_file() and target.stat().st_size == stored.size:
+        if self._is_there(target, stored):
             temporary.unlink()
         else:
             os.replace(temporary, target)
+        self._sound.add(stored.digest)
         if time.time_ns() - state[2] > _TICK_NS:  # else it may change again without showing
             self._known[name] = (state, stored)
         return stored
 
+    def _is_there(self, path: Path, stored: StoredFile) -> bool:
+        """Whether a file has this content, which is looked at once."""
+        if not path.is_file() or path.stat().st_size != stored.size:
+            return False
+        return stored.digest in self._sound or digest_of(path) == stored.digest
+
     def _write(self, snapshot: Snapshot) -> None:
-        temporary = self._folder / f".{snapshot.name}.tmp"
+        temporary = self._folder / f".{snapshot.name}{IGNORED}"
         temporary.write_text(snapshot.to_json(), encoding="utf-8")
         os.replace(temporary, self._folder / snapshot.name)
         if self._latest is not None:
@@ -138,8 +149,8 @@ class Publisher:
         listed = [snapshot for snapshot, _ in kept] + ([self._latest] if self._latest else [])
         needed = {stored.digest for snapshot in listed for stored in snapshot.files.values()}
         for path in self._contents.iterdir():
-            if path.name not in needed:
-                path.unlink()
+            if DIGEST.fullmatch(path.name) and path.name not in needed:  # markers are SageMaker's own
+                path.unlink(missing_ok=True)
 
 
 class _ChangingError(Exception):

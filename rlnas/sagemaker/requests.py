@@ -145,7 +145,7 @@ class TrainingJob:
         for key, value in self.tags.items():
             if key.lower().startswith("aws:"):
                 raise RequestError(f"--tag={key}={value} begins with aws:, which is AWS's own; rename it")
-            check_no_secret(f"the tag {key}", value)
+            check_no_secret(f"the tag {key}", value, key)
 
 
 def check_name(name: str, longest: int) -> None:
@@ -204,7 +204,11 @@ def tuning_request(job: TrainingJob, tuning: Tuning) -> dict[str, Any]:
 
 
 def _definition(job: TrainingJob) -> dict[str, Any]:
-    """What both kinds of jobs say of a training job."""
+    """What both kinds of jobs say of a training job.
+
+    Places have a slash at their end, as the service may take all keys that begin like them: ``data`` would
+    bring ``data2`` along.
+    """
     machines = job.machines
     stopping = {"MaxRuntimeInSeconds": machines.max_run_s}
     if machines.max_wait_s is not None:
@@ -223,7 +227,7 @@ def _definition(job: TrainingJob) -> dict[str, Any]:
             "VolumeSizeInGB": machines.volume_gb,
         },
         "StoppingCondition": stopping,
-        "CheckpointConfig": {"S3Uri": job.checkpoints.uri},
+        "CheckpointConfig": {"S3Uri": f"{job.checkpoints.uri}/"},
         "EnableManagedSpotTraining": machines.max_wait_s is not None,
         "EnableNetworkIsolation": machines.isolated,
     }
@@ -238,11 +242,7 @@ def _definition(job: TrainingJob) -> dict[str, Any]:
 
 
 def _channel(name: str, place: Place) -> dict[str, Any]:
-    # With its slash, as the service takes all keys that begin like this: "data" would bring "data2" along.
-    source = {
-        "S3DataType": "S3Prefix",
-        "S3Uri": f"{place.uri}/",
-    }
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"{place.uri}/"}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": "File"}
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from rlnas.errors import CloudError, MissingDependencyError, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from botocore.client import BaseClient
 
+_FORBIDDEN = frozenset({"403", "AccessDenied"})
 _ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound", "ResourceNotFoundException"})
 
 
@@ -70,7 +71,20 @@ def answered(what: str) -> Iterator[None]:
 
 def is_absent(error: CloudError) -> bool:
     """Whether a request failed because what it asked for is not there."""
-    found = getattr(error.__cause__, "response", {}).get("Error", {})
+    found = _refusal(error)
     if found.get("Code") == "ValidationException":  # as SageMaker says it
         return "not found" in str(found.get("Message"))
     return found.get("Code") in _ABSENT
+
+
+def is_forbidden(error: CloudError) -> bool:
+    """Whether a request failed for want of permission.
+
+    S3 says so of a file that is not there too, to whoever may list some prefixes of the bucket only.
+    """
+    return _refusal(error).get("Code") in _FORBIDDEN
+
+
+def _refusal(error: CloudError) -> Mapping[str, str]:
+    found: Mapping[str, str] = getattr(error.__cause__, "response", {}).get("Error", {})
+    return found

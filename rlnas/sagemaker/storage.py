@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import CloudError, RequestError
 from rlnas.sagemaker.checkpoints import digest_of
-from rlnas.sagemaker.service import answered, is_absent
+from rlnas.sagemaker.service import answered, is_absent, is_forbidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,25 +91,24 @@ def upload(s3: BaseClient, source: Path, place: Place) -> int:
     return count
 
 
-def download(s3: BaseClient, place: Place, target: Path) -> int:
-    """Copy all that lies in a place into a folder; what is removed meanwhile is left out.
+def download(s3: BaseClient, bucket: str, key: str, path: Path) -> bool:
+    """Copy a file from S3.
 
     Returns:
-        Files that were copied.
+        False if it is not there: checkpoints come and go while a job runs.
 
     Raises:
         CloudError: If S3 refuses or cannot be reached.
-        RequestError: If a key would lead out of the folder.
     """
-    count = 0
-    for key in keys(s3, place):
-        name = key.removeprefix(place.key).strip("/")
-        path = (target / name).resolve()
-        if not path.is_relative_to(target.resolve()):
-            raise RequestError(f"s3://{place.bucket}/{key} would be written outside of {str(target)!r}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        count += _fetched(s3, place.bucket, key, path)
-    return count
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with answered(f"read s3://{bucket}/{key}"):
+            s3.download_file(bucket, key, str(path))
+    except CloudError as error:
+        if is_absent(error) or (is_forbidden(error) and key not in _listed(s3, bucket, key)):
+            return False
+        raise
+    return True
 
 
 def keys(s3: BaseClient, place: Place) -> list[str]:
@@ -118,12 +117,7 @@ def keys(s3: BaseClient, place: Place) -> list[str]:
     Raises:
         CloudError: If S3 refuses or cannot be reached.
     """
-    found = []
-    with answered(f"list {place.uri}"):
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=f"{place.key}/")
-        for page in pages:
-            found += [entry["Key"] for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
-    return found
+    return _listed(s3, place.bucket, f"{place.key}/")
 
 
 def files_below(source: Path) -> Iterator[tuple[str, Path]]:
@@ -147,12 +141,10 @@ def digest_of_files(source: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fetched(s3: BaseClient, bucket: str, key: str, path: Path) -> bool:
-    try:
-        with answered(f"read s3://{bucket}/{key}"):
-            s3.download_file(bucket, key, str(path))
-    except CloudError as error:
-        if is_absent(error):  # checkpoints come and go while a job runs
-            return False
-        raise
-    return True
+def _listed(s3: BaseClient, bucket: str, prefix: str) -> list[str]:
+    """Keys of all files that begin like this."""
+    found = []
+    with answered(f"list s3://{bucket}/{prefix.rstrip('/')}"):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            found += [entry["Key"] for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,12 +63,15 @@ def train(flags: Flags, environ: Mapping[str, str]) -> int:
             if not container.hosts.is_first:
                 wait_for_first(container.hosts, port, lambda: stop.asked)
                 return STOPPED if stop.asked else 0
-            with Meeting(len(container.hosts.names) - 1, port) as meeting:
+            with Meeting(container.hosts.others, port, lambda: stop.asked) as meeting:
                 code = _search(container, flags, environ, stop)
                 meeting.ends_at_once = code != 0
                 return code
-        except (RLNASError, ValueError, OSError) as error:
+        except RLNASError as error:
             return _failed(base_of(environ), str(error))
+        except Exception as error:  # the last one who can say why
+            traceback.print_exc()
+            return _failed(base_of(environ), f"{type(error).__name__}: {error}")
 
 
 def _search(container: Container, flags: Flags, environ: Mapping[str, str], stop: Stop) -> int:
@@ -85,7 +89,7 @@ def _search(container: Container, flags: Flags, environ: Mapping[str, str], stop
     finally:
         child.end()
     publisher.publish()
-    if code is None:
+    if code is None or (code and stop.asked):
         print("stopped; what was scored is in the checkpoints", flush=True)
         return STOPPED
     if code:
@@ -137,8 +141,8 @@ def _tell(run: Path, n_told: int) -> int:
 
 
 def _failed(base: Path, reason: str) -> int:
-    print(f"rlnas: error: {reason}", flush=True)
     write_failure(base, reason)
+    print(f"rlnas: error: {reason}".encode(errors="replace").decode(), flush=True)
     return FAILED
 
 
@@ -158,6 +162,7 @@ def _stoppable() -> Iterator[Stop]:
         stop.asked = True
 
     before = signal.signal(signal.SIGTERM, ask)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked since the process began
     try:
         yield stop
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,10 @@ from rlnas.errors import RequestError
 from rlnas.sagemaker.metrics import BEST_REWARD, METRICS, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 STRATEGIES = ("Bayesian", "Random", "Grid")
 TUNABLE = tuple(metric for metric in METRICS if metric.tunable)
-_INTEGER = re.compile(r"[-+]?\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,19 @@ class Range:
     Attributes:
         name: Of the flag, without dashes.
         low: The least one, as text.
-        high: The largest one, as text; numbers are whole where both are.
+        high: The largest one, as text.
         logarithmic: Whether steps are factors rather than differences.
+        whole: Whether only whole numbers are tried, as the flag takes no others.
 
     Raises:
-        RequestError: If the bounds are no numbers in this order, or are not above 0 for factors.
+        RequestError: If the bounds are no finite numbers in this order, or are not above 0 for factors.
     """
 
     name: str
     low: str
     high: str
     logarithmic: bool = False
+    whole: bool = False
 
     def __post_init__(self) -> None:
         written = f"--range {self.name}={self.low}:{self.high}"
@@ -44,12 +46,18 @@ class Range:
             raise RequestError(f"{written} needs two numbers, e.g. learning-rate=1e-5:1e-3:log") from None
         if not low < high:
             raise RequestError(f"{written} needs a smaller number before a larger one")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise RequestError(f"{written} needs two finite numbers")
         if self.logarithmic and low <= 0:
             raise RequestError(f"{written}:log needs numbers above 0")
 
     @classmethod
-    def parse(cls, text: str) -> Range:
+    def parse(cls, text: str, whole: Collection[str] = ()) -> Range:
         """The range that ``NAME=LOW:HIGH`` or ``NAME=LOW:HIGH:log`` describes.
+
+        Args:
+            text: As given.
+            whole: Flags that take whole numbers only.
 
         Raises:
             RequestError: If the text has another form.
@@ -57,12 +65,8 @@ class Range:
         match = re.fullmatch(r"(?:--)?([\w-]+)=([^:]+):([^:]+)(:log)?", text)
         if match is None:
             raise RequestError(f"--range {text} must be NAME=LOW:HIGH or NAME=LOW:HIGH:log")
-        return cls(match[1], match[2], match[3], logarithmic=match[4] is not None)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether only whole numbers are tried."""
-        return all(_INTEGER.fullmatch(bound) for bound in (self.low, self.high))
+        name, low, high, log = match.groups()
+        return cls(name, low, high, logarithmic=log is not None, whole=name in whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +169,8 @@ class Tuning:
             "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": self.objective.name},
             "ResourceLimits": limits,
             "ParameterRanges": {
-                "IntegerParameterRanges": [_numbers(each) for each in self.ranges if each.is_whole],
-                "ContinuousParameterRanges": [_numbers(each) for each in self.ranges if not each.is_whole],
+                "IntegerParameterRanges": [_numbers(each) for each in self.ranges if each.whole],
+                "ContinuousParameterRanges": [_numbers(each) for each in self.ranges if not each.whole],
                 "CategoricalParameterRanges": [
                     {"Name": each.name, "Values": list(each.values)} for each in self.choices
                 ],

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 import rlnas.sagemaker.launching
 import rlnas.sagemaker.service
+import rlnas.sagemaker.training
 from rlnas.cli import main
 from rlnas.cli.sagemaker import search_flags
 
@@ -143,14 +146,53 @@ def test_a_value_that_the_search_would_refuse_is_refused_here(sent, misused):
     message = r"rlnas search: error: argument --budget: invalid int value: 'x'"
     misused(["sagemaker", "launch", *BASE, "--", "--budget", "x"], message)
     misused(["sagemaker", "tune", *BASE, "--choice", "budget=1,x", "--"], message)
+    misused(
+        ["sagemaker", "tune", *BASE, "--range", "budget=1:2.5", "--"],
+        r"rlnas search: error: argument --budget: invalid int value: '2.5'",
+    )
     assert sent == []
 
 
 def test_the_flags_of_a_search_are_found():
     assert {"task", "budget"} < search_flags().valued
     assert "racing" in search_flags().switches
+    assert {"budget", "seed"} < search_flags().whole
+    assert "target-ratio" in search_flags().valued - search_flags().whole
 
 
+def test_a_range_of_fractions_is_one_whatever_its_bounds(sent):
+    tried = ("--range", "target-ratio=0:1", "--range", "budget=3:9")
+    assert main(["sagemaker", "tune", *BASE, "--code", "image", *tried, "--"]) == 0
+    ranges = sent[0][0].request["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    assert [each["Name"] for each in ranges["ContinuousParameterRanges"]] == ["target-ratio"]
+    assert [each["Name"] for each in ranges["IntegerParameterRanges"]] == ["budget"]
+
+
+@pytest.fixture
+def unblocked():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.usefixtures("unblocked")
+def test_a_stop_that_comes_before_there_is_a_handler_waits_for_it(monkeypatch):
+    asked = []
+
+    def train(*_):
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # would end this process
+        with rlnas.sagemaker.training._stoppable() as stop:
+            asked.append(stop.asked)
+            assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return 143
+
+    monkeypatch.setattr("rlnas.sagemaker.starting.command_with_code", lambda environ: None)
+    monkeypatch.setattr("rlnas.sagemaker.training.train", train)
+    assert main(["sagemaker", "train"]) == 143
+    assert asked == [True]
+
+
+@pytest.mark.usefixtures("unblocked")
 def test_the_container_takes_the_code_that_the_job_brings(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
@@ -163,6 +205,7 @@ def test_the_container_takes_the_code_that_the_job_brings(tmp_path, monkeypatch)
     assert taken == [("python", ["python", "x"], {"A": "b"})]
 
 
+@pytest.mark.usefixtures("unblocked")
 def test_a_container_that_cannot_begin_says_why(tmp_path, monkeypatch, refused):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     config = tmp_path / "input" / "config"

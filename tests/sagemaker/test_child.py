@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,11 @@ def test_bars_are_rare_unless_told_otherwise(run_program, tmp_path):
             "import sys; print('bar 50%\\rrlnas: error: no task\\n', file=sys.stderr); sys.exit(2)",
             "no task",
         ),
+        (
+            "import sys; print('rlnas: error: no task\\nother: 1 left', file=sys.stderr); sys.exit(2)",
+            "no task",
+        ),
+        ("import sys; print('Killed', file=sys.stderr); sys.exit(2)", "Killed"),
         ("import sys; sys.exit(3)", "the search ended with exit code 3"),
         (
             "import os; os.kill(os.getpid(), 9)",
@@ -86,6 +93,22 @@ def test_it_can_be_ended_whatever_it_does(run_program, monkeypatch, text, tmp_pa
     child.end()
     assert child.wait(0) < 0
     child.end()  # twice does no harm
+
+
+@pytest.mark.parametrize("end", ["time.sleep(600)", "sys.exit(2)"])
+def test_what_it_has_started_ends_with_it(run_program, monkeypatch, tmp_path, end):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 1.0)
+    child = run_program(
+        "import subprocess, sys, time\n"
+        "started = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open('begun.tmp', 'w').write(str(started.pid)); import os; os.rename('begun.tmp', 'begun'); {end}"
+    )
+    while not (tmp_path / "begun").exists():
+        child.wait(0.05)
+    child.end()
+    status = Path("/proc", (tmp_path / "begun").read_text(), "status")
+    while status.exists() and "(zombie)" not in status.read_text():
+        threading.Event().wait(0.01)
 
 
 def test_it_runs_with_the_same_python(run_program, tmp_path):

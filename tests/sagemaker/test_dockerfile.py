@@ -41,7 +41,15 @@ def test_what_is_installed_is_declared(instructions):
     runs = " ".join(text for keyword, text in instructions if keyword == "RUN")
     (extras,) = re.findall(r"'\.\[([\w,]+)\]'", runs)
     assert set(extras.split(",")) <= set(config["options.extras_require"])
+    assert {"nvml", "optuna", "ray"} < set(extras.split(","))  # what flags of a search ask for
     assert "--constraint constraints.txt" in runs
+
+
+def test_gpus_and_their_clocks_are_there(instructions):
+    environ = " ".join(text for keyword, text in instructions if keyword == "ENV")
+    assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} < set(
+        environ.split()
+    )
 
 
 def test_shell_lines_are_shell(instructions):

@@ -121,6 +121,9 @@ KEY_ID, SECRET = "AKIA" + "ABCDEFGH" * 2, "wJalr" + "XUtnFEMI/K7MDENG" + "/bPxRf
     ("name", "value", "kind"),
     [
         ("task", f"s3://{KEY_ID}@x", "an AWS access key"),
+        ("task", f"AWS_SECRET_ACCESS_KEY={SECRET}", "an AWS secret key"),
+        ("task", "ghp_" + "aB3" * 12, "a token of GitHub"),
+        ("task", "github_pat_" + "aB3_" * 20, "a token of GitHub"),
         ("task", KEY_ID.replace("AKIA", "ASIA"), "an AWS access key"),
         ("task", SECRET, "an AWS secret key"),
         ("model", "hf_" + "aB3" * 12, "a token of the Hugging Face hub"),
@@ -131,7 +134,7 @@ KEY_ID, SECRET = "AKIA" + "ABCDEFGH" * 2, "wJalr" + "XUtnFEMI/K7MDENG" + "/bPxRf
 )
 def test_credentials_are_refused_and_not_repeated(name, value, kind):
     with pytest.raises(RequestError) as refusal:
-        check_no_secret(name, value)
+        check_no_secret(name, value, name)
     assert str(refusal.value).startswith(f"{name} looks like {kind}, and everyone who may describe the job")
     assert len(value) < 3 or value not in str(refusal.value)
 
@@ -147,4 +150,8 @@ def test_credentials_are_refused_and_not_repeated(name, value, kind):
     ],
 )
 def test_what_is_no_credential_passes(name, value):
-    check_no_secret(name, value)
+    check_no_secret(name, value, name)
+
+
+def test_the_name_of_a_file_is_no_credential():
+    check_no_secret("line 1 of secret_sauce.py", "import math")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import random
 import tarfile
 import time
 
@@ -9,9 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rlnas.errors import CloudError, RunFolderError
+from rlnas.sagemaker import jobs as module
 from rlnas.sagemaker.jobs import LOG_GROUP, fetch, log_lines, status_lines, stop
 from rlnas.sagemaker.publisher import Publisher
-from rlnas.sagemaker.storage import Place, upload
+from rlnas.sagemaker.storage import Place, keys, upload
 
 TRAINING = {
     "TrainingJobStatus": "Completed",
@@ -136,6 +139,70 @@ def test_a_run_is_fetched_from_its_checkpoints(s3, tmp_path, tuned):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["back"]
 
 
+@pytest.fixture
+def published(s3, tmp_path):
+    """A run whose snapshots 0 and 1 lie in S3."""
+    (tmp_path / "run").mkdir()
+    publisher = Publisher(tmp_path / "run", tmp_path / "checkpoints")
+    for text in ("first", "second"):
+        (tmp_path / "run" / "config.json").write_text(text)
+        publisher.publish()
+    (tmp_path / "checkpoints" / "config.json.sagemaker-uploaded").write_text("")
+    upload(s3, tmp_path / "checkpoints", Place("searches", "demo/checkpoints"))
+    return publisher
+
+
+def test_only_what_the_latest_snapshot_lists_is_copied(s3, tmp_path, published, monkeypatch):
+    copied, download = [], module.download
+    monkeypatch.setattr(module, "download", lambda *what: (copied.append(what[2]), download(*what))[1])
+    assert fetch(Service(TRAINING), s3, "demo", tmp_path / "back").startswith(
+        "the run as of snapshot-00000001"
+    )
+    assert (tmp_path / "back" / "config.json").read_text() == "second"
+    assert len(copied) == 2
+
+
+def test_a_snapshot_that_goes_while_it_is_copied_is_followed_by_the_next(
+    s3, tmp_path, published, monkeypatch
+):
+    """As in a job that runs, whose old snapshots go while the copy is slow."""
+    download, went = module.download, []
+
+    def slow(s3, bucket, key, path):
+        if key.endswith("snapshot-00000001.json") and not went:
+            went.append(key)
+            for number in (2, 3):
+                (tmp_path / "run" / "config.json").write_text(f"later {number}")
+                published.publish()
+            for old in keys(s3, Place("searches", "demo/checkpoints")):
+                s3.delete_object(Bucket=bucket, Key=old)
+            for name in ("snapshot-00000000.json", "snapshot-00000001.json"):
+                (tmp_path / "checkpoints" / name).unlink()
+            upload(s3, tmp_path / "checkpoints", Place(bucket, "demo/checkpoints"))
+        return download(s3, bucket, key, path)
+
+    monkeypatch.setattr(module, "download", slow)
+    assert fetch(Service(TRAINING), s3, "demo", tmp_path / "back").startswith(
+        "the run as of snapshot-00000003"
+    )
+    assert went
+
+
+def test_a_latest_snapshot_that_was_cut_off_gives_way_to_an_earlier_one(s3, tmp_path, published):
+    digest = hashlib.sha256(b"second").hexdigest()
+    s3.delete_object(Bucket="searches", Key=f"demo/checkpoints/files/{digest}")
+    assert fetch(Service(TRAINING), s3, "demo", tmp_path / "back").startswith(
+        "the run as of snapshot-00000000"
+    )
+
+
+def test_snapshots_that_always_go_too_soon_are_named(s3, tmp_path, published, monkeypatch):
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setattr(module, "download", lambda *_: False)
+    with pytest.raises(CloudError, match=r"none of 1 snapshots in s3://searches/demo/checkpoints could be"):
+        fetch(Service(TRAINING), s3, "demo", tmp_path / "back")
+
+
 @pytest.mark.parametrize("with_config", [True, False])
 def test_without_checkpoints_the_model_alone_is_fetched(s3, tmp_path, with_config):
     content = io.BytesIO()
@@ -149,10 +216,27 @@ def test_without_checkpoints_the_model_alone_is_fetched(s3, tmp_path, with_confi
     assert (tmp_path / "back" / "config.json").is_file()
 
 
-def test_an_artefact_that_is_no_archive_is_named(s3, tmp_path):
-    s3.put_object(Bucket="searches", Key="demo/output/model.tar.gz", Body=b"text")
+def packed(**files):
+    content = io.BytesIO()
+    with tarfile.open(mode="w:gz", fileobj=content) as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text))
+    return content.getvalue()
+
+
+CUT_SHORT = packed(small=b"x", large=random.Random(0).randbytes(100_000))[:50_000]
+BROKEN = packed(small=b"x", large=bytes(100_000))
+BROKEN = BROKEN[:60] + b"\xff" * 20 + BROKEN[80:]
+
+
+@pytest.mark.parametrize("content", [b"text", CUT_SHORT, BROKEN], ids=["text", "cut short", "broken"])
+def test_an_artefact_that_is_no_archive_is_named_and_nothing_of_it_stays(s3, tmp_path, content):
+    s3.put_object(Bucket="searches", Key="demo/output/model.tar.gz", Body=content)
     with pytest.raises(CloudError, match=r"cannot unpack s3://searches/demo/output/model.tar.gz: "):
         fetch(Service(TRAINING), s3, "demo", tmp_path / "back")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_that_has_made_nothing_yet_is_named(s3, tmp_path):

@@ -51,7 +51,7 @@ def test_what_lies_here_goes_along_and_the_rest_stays_as_it_is(wishes, tmp_path)
     assert channel["ChannelName"] == "task"
     assert channel["DataSource"]["S3DataSource"]["S3Uri"] == f"{place.uri}/"
     assert prepared.name == prepared.request["TrainingJobName"] == "demo-20260102-030405"
-    assert prepared.request["CheckpointConfig"]["S3Uri"] == "s3://searches/team/rlnas/demo/checkpoints"
+    assert prepared.request["CheckpointConfig"]["S3Uri"] == "s3://searches/team/rlnas/demo/checkpoints/"
 
 
 def test_a_folder_goes_along_whole(wishes, tmp_path):
@@ -59,6 +59,37 @@ def test_a_folder_goes_along_whole(wishes, tmp_path):
     (tmp_path / "bert" / "config.json").write_text("{}")
     wishes = replace(wishes, hyperparameters={"model": str(tmp_path / "bert")})
     assert prepare(wishes, tmp_path, NOW).request["HyperParameters"] == {"model": "channel:model"}
+
+
+def test_a_built_in_task_stays_one_beside_a_folder_of_its_name(wishes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pydocs").mkdir()
+    (tmp_path / "pydocs" / "a.txt").write_text("")
+    prepared = prepare(replace(wishes, hyperparameters={"task": "pydocs"}), tmp_path, NOW)
+    assert prepared.uploads == ()
+    assert prepared.request["HyperParameters"] == {"task": "pydocs"}
+
+
+def test_a_folder_without_files_is_refused(wishes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / ".hidden").write_text("")
+    with pytest.raises(RequestError, match=r"--model=bert is a folder here without files, which would go"):
+        prepare(replace(wishes, hyperparameters={"model": "bert"}), tmp_path, NOW)
+
+
+@pytest.mark.parametrize("model", ["here", "channel:bert"])
+def test_code_of_a_model_in_s3_is_not_trusted(wishes, tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "modeling.py").write_text("")
+    values = {"model": model, "trust-remote-code": "true"}
+    wishes = replace(wishes, hyperparameters=values, channels={"bert": Place("bucket", "bert")})
+    with pytest.raises(
+        RequestError, match=r"--trust-remote-code would run code that lies in S3 with --model="
+    ):
+        prepare(wishes, tmp_path, NOW)
+    prepare(replace(wishes, hyperparameters={**values, "model": "org/bert"}), tmp_path, NOW)
 
 
 def test_other_data_lie_elsewhere_so_that_a_job_that_runs_keeps_its_own(wishes, tmp_path):
@@ -86,7 +117,7 @@ def test_a_tuning_job_has_a_short_name_and_a_place_of_its_own(wishes, tmp_path):
     assert prepared.name == f"{'x' * 20}-0102-030405"
     assert len(prepared.name) <= 32
     assert prepared.operation == "create_hyper_parameter_tuning_job"
-    assert prepared.checkpoints.key.endswith("/tuning")
+    assert prepared.checkpoints.key.endswith(f"/{'x' * 20}/tuning/{prepared.name}")
 
 
 @pytest.mark.parametrize(
@@ -114,14 +145,21 @@ def test_what_cannot_be_is_refused(wishes, tmp_path, change, tuning, message):
 
 
 class Recorder:
-    """A service that remembers what it was asked to create, among jobs that are there."""
+    """A service that remembers what it was asked to create, among jobs that are there, one on each page."""
 
-    def __init__(self, *names):
-        self.names, self.created = names, []
+    def __init__(self, *names, checkpoints="s3://searches/team/rlnas/demo/checkpoints/"):
+        self.names, self.checkpoints, self.created = names, checkpoints, []
 
-    def list_training_jobs(self, **request):
+    def get_paginator(self, operation):
+        assert operation == "list_training_jobs"
+        return self
+
+    def paginate(self, **request):
         names = self.names if request["StatusEquals"] == "Stopping" else ()
-        return {"TrainingJobSummaries": [{"TrainingJobName": name} for name in names]}
+        return [{"TrainingJobSummaries": [{"TrainingJobName": name}]} for name in names]
+
+    def describe_training_job(self, TrainingJobName):  # noqa: N803 - boto3's name
+        return {"CheckpointConfig": {"S3Uri": self.checkpoints}}
 
     def create_training_job(self, **request):
         self.created.append(request)
@@ -143,12 +181,18 @@ def test_uploads_come_before_the_job(wishes, tmp_path, s3):
 
 
 def test_a_second_writer_is_refused(wishes, tmp_path, s3):
-    service = Recorder("demo-20260101-000000")
+    service = Recorder("demo-x-20260101-000000", "demo-20260101-000000")
     with pytest.raises(
         RequestError, match=r"the job demo-20260101-000000 still works on the run demo; stop it f"
     ):
         submit(prepare(replace(wishes, resume=True), tmp_path, NOW), service, s3)
     assert service.created == keys(s3, Place("searches", "team")) == []
+
+
+def test_a_run_of_the_same_name_elsewhere_stands_in_nobody_s_way(wishes, tmp_path, s3):
+    service = Recorder("demo-20260101-000000", checkpoints="s3://others/rlnas/demo/checkpoints/")
+    submit(prepare(wishes, tmp_path, NOW), service, s3)
+    assert len(service.created) == 1
 
 
 def test_a_run_that_is_there_is_gone_on_with_only_if_told(wishes, tmp_path, s3):

@@ -70,6 +70,25 @@ def test_a_module_that_cannot_go_along_is_refused(tmp_path, name, text, message)
         pack_code(tmp_path, [tmp_path / name])
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["rew.v2/__init__.py"], r"rew.v2 cannot be imported by its name, 'rew.v2'; rename it"),
+        (["empty/data.csv"], r"empty is a folder without Python files; name another"),
+        (["a/r.py", "b/r.py"], r"b/r.py is the second one of the name 'r'; rename one"),
+        (["a/r.py", "b/r/__init__.py"], r"r is the second one of the name 'r'; rename one"),
+    ],
+)
+def test_modules_that_could_not_be_imported_are_refused(tmp_path, names, message):
+    modules = []
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+        modules.append(tmp_path / name if name.endswith("r.py") else (tmp_path / name).parent)
+    with pytest.raises(RequestError, match=message):
+        pack_code(tmp_path, modules)
+
+
 def test_other_code_than_the_job_says_is_refused(tmp_path):
     pack = pack_code(tmp_path)
     with pytest.raises(

@@ -84,16 +84,55 @@ def test_contents_that_are_equal_are_stored_once(run, folder):
 
 def test_what_a_killed_publisher_has_left_is_removed(run, folder):
     (folder / "files").mkdir(parents=True)
-    (folder / "files" / ".1.tmp").write_text("half")
-    (folder / ".snapshot-00000000.json.tmp").write_text("half")
+    (folder / "files" / ".1.sagemaker-ignore").write_text("half")
+    (folder / ".snapshot-00000000.json.sagemaker-ignore").write_text("half")
     Publisher(run, folder).publish()
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob(".*"))
 
 
-def test_contents_that_were_cut_short_are_written_anew(run, folder, tmp_path):
+def test_what_is_half_written_has_a_name_that_is_not_copied(run, folder, monkeypatch):
+    written, replace = [], os.replace
+
+    def watched(source, target):
+        written.append(source.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    Publisher(run, folder).publish()
+    assert len(written) == 2
+    assert all(name.endswith(".sagemaker-ignore") for name in written)
+
+
+def test_markers_of_the_copy_stay_and_may_go_at_any_moment(run, folder, monkeypatch):
+    now = [0.0]
+    publisher = Publisher(run, folder, clock=lambda: now[0])
+    publisher.publish()
+    (first,) = (folder / "files").iterdir()
+    marker = first.with_name(f"{first.name}.sagemaker-uploaded")
+    marker.write_text("")
+    for number in range(3):
+        now[0] += module.KEEP_SECONDS
+        (run / "config.json").write_text(str(number))
+        if number == 2:
+            monkeypatch.setattr(type(folder), "iterdir", _with_a_name_that_goes(type(folder).iterdir))
+        assert publisher.publish()
+    assert not first.exists()
+    assert marker.exists()
+
+
+def _with_a_name_that_goes(iterdir):
+    def listed(folder):
+        yield from iterdir(folder)
+        yield folder / ("0" * 64)
+
+    return listed
+
+
+@pytest.mark.parametrize("content", [b"", b"[]"])
+def test_contents_that_were_damaged_are_written_anew(run, folder, tmp_path, content):
     Publisher(run, folder).publish()
     (path,) = (folder / "files").iterdir()
-    path.write_bytes(b"")
+    path.write_bytes(content)
     Publisher(run, folder).publish()
     assert restore(folder, tmp_path / "back") is not None
 

@@ -62,7 +62,7 @@ def test_a_training_request_says_it_all():
         "OutputDataConfig": {"S3OutputPath": "s3://bucket/run/output"},
         "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 50},
         "StoppingCondition": {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200},
-        "CheckpointConfig": {"S3Uri": "s3://bucket/run/checkpoints"},
+        "CheckpointConfig": {"S3Uri": "s3://bucket/run/checkpoints/"},
         "EnableManagedSpotTraining": True,
         "EnableNetworkIsolation": True,
         "VpcConfig": {"Subnets": ["subnet-0a", "subnet-0b"], "SecurityGroupIds": ["sg-01"]},

@@ -4,6 +4,7 @@ import re
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from rlnas.errors import CloudError, RequestError
 from rlnas.sagemaker.storage import Place, digest_of_files, download, files_below, keys, upload
@@ -24,11 +25,11 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
-def test_a_folder_comes_back_as_it_went(s3, tree, tmp_path):
+def test_what_went_comes_back(s3, tree, tmp_path):
     assert upload(s3, tree, PLACE) == 2
     assert keys(s3, PLACE) == ["a/b/deep/two", "a/b/one"]
-    assert download(s3, PLACE, tmp_path / "back") == 2
-    assert (tmp_path / "back" / "deep" / "two").read_text() == "tree/deep/two"
+    assert download(s3, "searches", "a/b/deep/two", tmp_path / "back" / "two")
+    assert (tmp_path / "back" / "two").read_text() == "tree/deep/two"
 
 
 def test_a_file_goes_by_its_name(s3, tree):
@@ -37,16 +38,22 @@ def test_a_file_goes_by_its_name(s3, tree):
     assert keys(s3, Place("searches", "a/bb")) == keys(s3, Place("searches", "a/b/o")) == []
 
 
-def test_what_is_removed_meanwhile_is_left_out(s3, tree, tmp_path, monkeypatch):
+def test_what_is_not_there_is_no_fault(s3, tmp_path):
+    assert not download(s3, "searches", "a/b/gone", tmp_path / "gone")
+
+
+@pytest.mark.parametrize("code", ["403", "AccessDenied"])
+def test_a_refusal_is_told_from_an_absence_that_looks_like_one(s3, tree, tmp_path, monkeypatch, code):
+    """Under a policy that lets some prefixes be listed only, S3 tells of no absence."""
     upload(s3, tree, PLACE)
-    monkeypatch.setattr("rlnas.sagemaker.storage.keys", lambda *_: ["a/b/one", "a/b/gone"])
-    assert download(s3, PLACE, tmp_path / "back") == 1
 
+    def refuse(*_):
+        raise ClientError({"Error": {"Code": code, "Message": "Forbidden"}}, "HeadObject")
 
-def test_a_key_that_leads_out_of_the_folder_is_refused(s3, tmp_path):
-    s3.put_object(Bucket="searches", Key="a/b/../../../outside", Body=b"")
-    with pytest.raises(RequestError, match=r"outside would be written outside of '.*back'"):
-        download(s3, PLACE, tmp_path / "back")
+    monkeypatch.setattr(s3, "download_file", refuse)
+    assert not download(s3, "searches", "a/b/on", tmp_path / "back")
+    with pytest.raises(CloudError, match=rf"cannot read s3://searches/a/b/one: {code}: Forbidden"):
+        download(s3, "searches", "a/b/one", tmp_path / "back")
 
 
 def test_a_bucket_that_is_not_there_is_named(s3, tree, tmp_path):

@@ -132,6 +132,38 @@ def test_a_failure_in_the_container_itself_is_told_too(base, searching):
     assert started == []
 
 
+def test_a_search_that_a_stop_ends_before_us_was_stopped(base, searching):
+    def stopped(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return -15
+
+    searching(stopped)
+    assert train(FLAGS, environ_of(base)) == 143
+    assert not (base / "output" / "failure").exists()
+
+
+def test_a_search_that_ended_well_despite_a_stop_is_done(base, searching, monkeypatch):
+    def done(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    delivered = []
+    monkeypatch.setattr(module, "deliver", delivered.append)
+    searching(done)
+    assert train(FLAGS, environ_of(base)) == 0
+    assert len(delivered) == 1
+
+
+def test_whatever_goes_wrong_leaves_its_reason(base, searching, capfd):
+    def fail(run):
+        raise RecursionError("too deep \udce4")
+
+    searching(fail)
+    assert train(FLAGS, environ_of(base)) == 1
+    assert (base / "output" / "failure").read_text() == "RecursionError: too deep ?"
+    assert "rlnas: error: RecursionError: too deep ?" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("port", ["0", "70000", "http"])
 def test_a_port_that_is_none_is_refused(base, port):
     assert train(FLAGS, environ_of(base, RLNAS_SAGEMAKER_PORT=port)) == 1

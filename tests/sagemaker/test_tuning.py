@@ -9,16 +9,16 @@ from rlnas.sagemaker.metrics import BEST_ACCURACY
 from rlnas.sagemaker.tuning import TUNABLE, Choice, Range, Tuning
 
 
-def test_ranges_are_whole_where_their_bounds_are():
-    assert Range.parse("budget=50:200").is_whole
-    assert not Range.parse("learning-rate=1e-5:1e-3:log").is_whole
+def test_ranges_are_whole_where_their_flags_are():
+    assert Range.parse("budget=50:200", {"budget"}) == Range("budget", "50", "200", whole=True)
+    assert not Range.parse("target-ratio=0:1", {"budget"}).whole
     assert Range.parse("--learning-rate=1e-5:1e-3:log") == Range("learning-rate", "1e-5", "1e-3", True)
     assert Choice.parse("controller=auto, evolution") == Choice("controller", ("auto", "evolution"))
 
 
 def test_a_tuning_says_what_is_tried():
     tuning = Tuning(
-        ranges=(Range("budget", "50", "200"), Range("learning-rate", "1e-5", "1e-3", True)),
+        ranges=(Range("budget", "50", "200", whole=True), Range("learning-rate", "1e-5", "1e-3", True)),
         choices=(Choice("controller", ("auto", "random")),),
         objective=BEST_ACCURACY,
         strategy="Random",
@@ -62,6 +62,7 @@ def test_the_final_split_is_no_objective():
         (lambda: Range.parse("a=x:1"), "--range a=x:1 needs two numbers, e.g. learning-rate=1e-5:1e-3:log"),
         (lambda: Range.parse("a=2:1"), "--range a=2:1 needs a smaller number before a larger one"),
         (lambda: Range.parse("a=nan:1"), "--range a=nan:1 needs a smaller number before a larger one"),
+        (lambda: Range.parse("a=1:inf"), "--range a=1:inf needs two finite numbers"),
         (lambda: Range.parse("a=0:1:log"), "--range a=0:1:log needs numbers above 0"),
         (lambda: Choice.parse("a"), "--choice a must be NAME=A,B,..."),
         (lambda: Choice.parse("a=1"), "--choice a=1 needs two values or more, such as"),
