@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,8 @@ def make_auto(world):
     return make
 
 
-@pytest.fixture(scope="session")
-def brief():
+@contextmanager
+def brief_timings():
     """Timings so short that they say little: these tests are not about time."""
     with pytest.MonkeyPatch.context() as patch:
         quick = Effort(n_models=6, n_rounds=5, max_seconds=0.5)
@@ -65,11 +66,18 @@ def brief():
         yield
 
 
+@pytest.fixture
+def brief():
+    with brief_timings():
+        yield
+
+
 @pytest.fixture(scope="session")
-def finished(make_auto, brief, tmp_path_factory):
+def finished(make_auto, tmp_path_factory):
     """Folder of a finished choice and run, whose target every subnet meets; not to be changed."""
     path = tmp_path_factory.mktemp("auto") / "run"
-    run_auto(make_auto(), path, progress=False)
+    with brief_timings():  # for this alone: other folders' tests run in the same session
+        run_auto(make_auto(), path, progress=False)
     return path
 
 

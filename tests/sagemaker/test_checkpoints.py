@@ -196,7 +196,8 @@ def test_a_copy_from_any_moment_holds_a_run_from_one_moment(tmp_path):
             assert publishing.is_alive()
             time.sleep(0.01)
         numbers = []
-        for attempt in range(8):
+        while len(numbers) < 8 or numbers[-1] == numbers[0]:  # on a busy machine snapshots are rare
+            attempt = len(numbers)
             at_least = read_snapshots(folder)[0].number
             copied_slowly(folder, tmp_path / f"copy-{attempt}", rng)
             snapshot = restore(tmp_path / f"copy-{attempt}", tmp_path / "back")
@@ -208,7 +209,6 @@ def test_a_copy_from_any_moment_holds_a_run_from_one_moment(tmp_path):
         writer.ended.set()
         writer.join()
     assert numbers == sorted(numbers)
-    assert numbers[-1] > numbers[0]
 
 
 def n_trials(back, snapshot):

@@ -61,7 +61,7 @@ def test_a_job_that_is_stopped_leaves_a_run_that_goes_on_where_it_was(
     assert (job.status, job.codes) == ("Stopped", [143, 143])
     assert main(["sagemaker", "fetch", name, "--out", str(tmp_path / "fetched")]) == 0
     kept = outcomes(tmp_path / "fetched")
-    assert 0 < len(kept) < BUDGET
+    assert 0 < len(kept) <= BUDGET  # a quick machine may have judged all of them before the stop
     assert main(["sagemaker", "status", name]) == 0
     assert re.search(r"^rlnas:trials: \d+$", capsys.readouterr().out, re.MULTILINE)
 
