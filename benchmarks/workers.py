@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,7 @@ def balance(supernet: Supernet, task: Task, options: argparse.Namespace) -> dict
     rng = np.random.default_rng(options.seed)
     seconds = rng.choice(measured, options.sleeps).tolist()
     ray.init(address="local", num_cpus=options.workers, include_dashboard=False, log_to_driver=False)
-    with Pool(connect("local"), Sleeper, (seconds,), options.workers) as pool:
+    with closing(Pool(connect("local"), Sleeper, (seconds,), options.workers)) as pool:
         pool.wait_for_all()
         start = time.perf_counter()
         shares = Shares(range(options.sleeps), options.workers)

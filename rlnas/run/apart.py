@@ -16,18 +16,18 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 import torch
 
-from rlnas.errors import RLNASError, RunFolderError
+from rlnas.errors import RunFolderError
+from rlnas.run.messages import TIMED, MessagePickler, MessageUnpickler, tried, value_of
 from rlnas.supernet import Supernet
 from rlnas.supernet.timing import TimedPrecisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
     from rlnas.workload import Workload
 
@@ -36,8 +36,6 @@ T = TypeVar("T")
 
 WORTH_A_PROCESS = 1_000_000
 """Parameters of a model below which starting a process takes longer than it is worth."""
-
-_TIMED = "timed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +82,8 @@ class Apart:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._send(self._process, setting)
 
-    def __enter__(self) -> Apart:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -112,42 +103,22 @@ class Apart:
             return function(*args, **kwargs)
         self._send(self._process, (function, args, kwargs))
         try:
-            has_returned, answer = pickle.load(cast("IO[bytes]", self._process.stdout))
+            answer = pickle.load(cast("IO[bytes]", self._process.stdout))
         except EOFError as error:
             code = self._process.wait()
             raise RunFolderError(
                 f"the process that times models has died (exit code {code}), perhaps for want of memory; "
                 "go on with --resume"
             ) from error
-        if has_returned:
-            result: T = answer
-            return result
-        raise answer
+        result: T = value_of(answer)
+        return result
 
     def _send(self, process: subprocess.Popen[bytes], message: object) -> None:
         requests, buffer = cast("IO[bytes]", process.stdin), io.BytesIO()
-        _Pickler(buffer, self.timed).dump(message)
+        MessagePickler(buffer, lambda obj: TIMED if obj is self.timed else None).dump(message)
         with suppress(BrokenPipeError):  # the answer says that it has died
             requests.write(buffer.getvalue())
             requests.flush()
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, file: IO[bytes], timed: TimedPrecisions) -> None:
-        super().__init__(file)
-        self._timed = timed
-
-    def persistent_id(self, obj: object) -> str | None:
-        return _TIMED if obj is self._timed else None
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], timed: TimedPrecisions) -> None:
-        super().__init__(file)
-        self._timed = timed
-
-    def persistent_load(self, pid: object) -> TimedPrecisions:
-        return self._timed
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -162,15 +133,10 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     timed = setting.timed()
     while True:
         try:
-            function, args, kwargs = _Unpickler(requests, timed).load()
+            function, args, kwargs = MessageUnpickler(requests, lambda _: timed).load()
         except EOFError:
             return
-        answer: tuple[bool, Any]
-        try:
-            answer = True, function(*args, **kwargs)
-        except RLNASError as error:
-            answer = False, error
-        pickle.dump(answer, answers)
+        pickle.dump(tried(function, *args, **kwargs), answers)
         answers.flush()
 
 

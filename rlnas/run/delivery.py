@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def deliver(
     """
     expected = _expected_accuracies(inputs, evaluator, result)
     goals = [replace(goal, expected=expected) for goal in goals_of(job, inputs, folder)]
-    with _timer(job, inputs, folder) as timer:
+    with closing(_timer(job, inputs, folder)) as timer:
         with folder.phase("measure"):
             found = _finalists_of(goals, result, inputs, evaluator)
             measured = timer.call(measure_trials, timer.timed, found, job.latency_device)

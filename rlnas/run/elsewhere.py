@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import pickle
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from rlnas.errors import RLNASError, ScaleError
+from rlnas.errors import ScaleError
 from rlnas.run.apart import Setting
+from rlnas.run.messages import TIMED, MessagePickler, MessageUnpickler, tried, value_of
 from rlnas.scale.cluster import Cluster
 from rlnas.scale.files import packed, unpacked
 from rlnas.scale.pool import START_SECONDS, connect, lost, resources_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
     from rlnas.run.job import Job
     from rlnas.scale.files import Files
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_TIMED = "timed"
 
 
 class _There:
@@ -79,15 +77,8 @@ class Elsewhere:
             )
         self._answer(prepared)
 
-    def __enter__(self) -> Elsewhere:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._ray.kill(self._actor)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -101,23 +92,19 @@ class Elsewhere:
         Raises:
             ScaleError: If the node or its process has died.
         """
-        buffer = io.BytesIO()
-        pickler = _Pickler(buffer, self.timed)
-        pickler.dump((function, args, kwargs))
-        result: T = self._answer(self._actor.answer.remote(buffer.getvalue(), pickler.folders))
+        message, folders = _packed_call((function, args, kwargs), self.timed)
+        result: T = self._answer(self._actor.answer.remote(message, folders))
         return result
 
     def _answer(self, reference: Any) -> Any:  # noqa: ANN401
         try:
-            has_returned, value = pickle.loads(self._ray.get(reference))
+            answer = pickle.loads(self._ray.get(reference))
         except lost(self._ray) as error:
             raise ScaleError(
                 f"the node that times models (latency_resource={self._cluster.latency_resource!r}) was "
                 "lost; bring it back and go on with --resume"
             ) from error
-        if not has_returned:
-            raise value
-        return value
+        return value_of(answer)
 
 
 @contextmanager
@@ -131,7 +118,7 @@ def elsewhere_before_training(job: Job, supernet: Supernet, workload: Workload) 
     """
     with tempfile.TemporaryDirectory(prefix="rlnas-") as folder:
         supernet.save(folder)
-        with Elsewhere(job.cluster or Cluster(), Path(folder), workload) as there:
+        with closing(Elsewhere(job.cluster or Cluster(), Path(folder), workload)) as there:
             yield there
 
 
@@ -150,7 +137,7 @@ class _Timer:
 
     def prepare(self) -> bytes:
         """Pickled: whether the model can be timed here, and what speaks against it."""
-        return _tried(self._load)
+        return pickle.dumps(tried(self._load))
 
     def answer(self, message: bytes, folders: Sequence[Files]) -> bytes:
         """Pickled: whether the call has returned, and what; or what it has raised."""
@@ -158,10 +145,10 @@ class _Timer:
             places = [stack.enter_context(unpacked(files)) for files in folders]
 
             def known(key: str) -> object:
-                return self._timed if key == _TIMED else places[int(key)]
+                return self._timed if key == TIMED else places[int(key)]
 
-            function, args, kwargs = _Unpickler(io.BytesIO(message), known).load()
-            return _tried(function, *args, **kwargs)
+            function, args, kwargs = MessageUnpickler(io.BytesIO(message), known).load()
+            return pickle.dumps(tried(function, *args, **kwargs))
 
     def _load(self) -> None:
         files, workload, device = self._made_of
@@ -169,36 +156,18 @@ class _Timer:
             self._timed = Setting(folder, workload, (), device, 1).timed()
 
 
-def _tried(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
-    answer: tuple[bool, Any]
-    try:
-        answer = True, function(*args, **kwargs)
-    except RLNASError as error:
-        answer = False, error
-    return pickle.dumps(answer)
+def _packed_call(call: object, timed: object) -> tuple[bytes, list[dict[str, bytes]]]:
+    """A message, and the folders in it, which it names by their places in the list."""
+    folders: list[dict[str, bytes]] = []
 
-
-class _Pickler(pickle.Pickler):
-    """Collects the folders that it meets, and counts them."""
-
-    def __init__(self, file: io.BytesIO, timed: object) -> None:
-        super().__init__(file)
-        self._timed = timed
-        self.folders: list[dict[str, bytes]] = []
-
-    def persistent_id(self, obj: object) -> str | None:
-        if obj is self._timed:
-            return _TIMED
+    def name_of(obj: object) -> str | None:
+        if obj is timed:
+            return TIMED
         if isinstance(obj, Path) and obj.is_dir():
-            self.folders.append(packed(obj))
-            return str(len(self.folders) - 1)
+            folders.append(packed(obj))
+            return str(len(folders) - 1)
         return None
 
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, known: Callable[[str], object]) -> None:
-        super().__init__(file)
-        self._known = known
-
-    def persistent_load(self, pid: object) -> object:
-        return self._known(str(pid))
+    buffer = io.BytesIO()
+    MessagePickler(buffer, name_of).dump(call)
+    return buffer.getvalue(), folders

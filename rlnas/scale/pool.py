@@ -15,7 +15,6 @@ from rlnas.scale.cluster import LOCAL, WorkerNeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import TracebackType
 
     from rlnas.scale.shares import Shares
 
@@ -142,17 +141,6 @@ class Pool:
         self._idle: list[Any] = []
         self._n_deaths = 0
         self.n_lost = 0
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all workers, so that others find room."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import closing
 
 import pytest
 import torch
@@ -30,14 +31,14 @@ def timed(setting):
 
 
 def test_small_models_are_timed_here(timed, setting):
-    with Apart(timed, setting, 1000) as one:
+    with closing(Apart(timed, setting, 1000)) as one:
         assert one.call(os.getpid) == os.getpid()
         assert one.call(id, timed) == id(timed)
 
 
 def test_models_on_a_gpu_are_timed_here(timed, setting):
     on_gpu = Setting(setting.supernet, setting.workload, (), "cuda:0", 1)
-    with Apart(timed, on_gpu, 10**8) as one:
+    with closing(Apart(timed, on_gpu, 10**8)) as one:
         assert one.call(os.getpid) == os.getpid()
 
 
@@ -45,7 +46,7 @@ def test_large_models_are_timed_by_a_process_of_their_own(run, timed, setting, m
     monkeypatch.setattr(apart, "WORTH_A_PROCESS", 0)
     with History.read(run) as history:
         trials = history.trials[:3]
-    with Apart(timed, setting, 1000) as one:
+    with closing(Apart(timed, setting, 1000)) as one:
         process, again = one.call(os.getpid), one.call(os.getpid)
         assert process == again != os.getpid()
         assert one.call(torch.get_num_threads) == 1

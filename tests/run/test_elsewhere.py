@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +16,7 @@ from rlnas.latency import LatencyTable
 from rlnas.run import elsewhere
 from rlnas.run.calibration import calibrate_folder
 from rlnas.run.choice import measure_again, measure_trials
-from rlnas.run.elsewhere import Elsewhere, _Pickler, _Timer
+from rlnas.run.elsewhere import Elsewhere, _packed_call, _Timer
 from rlnas.scale.cluster import Cluster
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 from rlnas.workload import Workload
@@ -80,7 +80,7 @@ def actor(monkeypatch):
 def test_calls_answers_and_refusals_travel(actor, run):
     with History.read(run) as history:
         trials = history.trials[:2]
-    with Elsewhere(Cluster(latency_resource="edge"), run / "supernet", WORKLOAD) as there:
+    with closing(Elsewhere(Cluster(latency_resource="edge"), run / "supernet", WORKLOAD)) as there:
         assert actor.needs == {"num_cpus": 0, "num_gpus": 0, "resources": {"edge": 1}}
         assert there.call(max, 3, 4) == 4
         measured = there.call(measure_trials, there.timed, trials, "cpu", max_seconds=0.5)
@@ -92,7 +92,7 @@ def test_calls_answers_and_refusals_travel(actor, run):
 
 def test_folders_travel_with_a_call(actor, run):
     space = LayerwiseSpace.for_model(LatencyTable.load(run / "latency.json").shape)
-    with Elsewhere(Cluster(latency_resource="edge"), run / "supernet", WORKLOAD) as there:
+    with closing(Elsewhere(Cluster(latency_resource="edge"), run / "supernet", WORKLOAD)) as there:
         table = there.call(calibrate_folder, there.supernet, space, WORKLOAD, "cpu", (), 0)
         assert table.workload == WORKLOAD
         names = there.call(sorted_names, run / "best")
@@ -119,7 +119,7 @@ def test_a_node_that_is_missing_is_told_with_what_there_is(actor, run):
 
 
 def test_a_node_that_is_lost_is_told(actor, run):
-    with Elsewhere(Cluster(latency_resource="edge"), run / "supernet", WORKLOAD) as there:
+    with closing(Elsewhere(Cluster(latency_resource="edge"), run / "supernet", WORKLOAD)) as there:
         actor.is_dead = True
         message = r"\(latency_resource='edge'\) was lost; bring it back and go on with --resume"
         with pytest.raises(ScaleError, match=message):
@@ -132,12 +132,11 @@ def sorted_names(folder):
 
 def test_what_is_pickled_counts_the_folders(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
-    buffer, timed = io.BytesIO(), object()
-    pickler = _Pickler(buffer, timed)
-    pickler.dump((timed, tmp_path, tmp_path / "a", "b"))
-    assert pickler.folders == [{"a": b"one"}]
+    timed = object()
+    message, folders = _packed_call((timed, tmp_path, tmp_path / "a", "b"), timed)
+    assert folders == [{"a": b"one"}]
     with pytest.raises(pickle.UnpicklingError):  # nobody without these folders can read it
-        pickle.loads(buffer.getvalue())
+        pickle.loads(message)
 
 
 def test_ray_that_is_not_installed_is_named(monkeypatch, run):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def doubled(pool, rows):
 
 
 def test_all_workers_answer_and_each_row_once(cluster, tmp_path):
-    with Pool(cluster, Doubler, (str(tmp_path),), 2) as pool:
+    with closing(Pool(cluster, Doubler, (str(tmp_path),), 2)) as pool:
         rows = [row for row in range(100) if row != 13]
         pool.wait_for_all()
         found, workers = doubled(pool, rows)
@@ -57,7 +58,7 @@ def test_all_workers_answer_and_each_row_once(cluster, tmp_path):
 
 def test_workers_that_are_killed_lose_nothing_and_count_nothing_twice(cluster, tmp_path):
     (tmp_path / "deaths").write_text("3")
-    with Pool(cluster, Doubler, (str(tmp_path),), 2) as pool:
+    with closing(Pool(cluster, Doubler, (str(tmp_path),), 2)) as pool:
         rows = [row for row in range(60) if row != 13]
         found, _ = doubled(pool, rows)
         assert pool.n_lost == 3
@@ -67,7 +68,7 @@ def test_workers_that_are_killed_lose_nothing_and_count_nothing_twice(cluster, t
 def test_workers_that_keep_dying_end_it(cluster, tmp_path):
     (tmp_path / "deaths").write_text("1000")
     with (
-        Pool(cluster, Doubler, (str(tmp_path),), 2) as pool,
+        closing(Pool(cluster, Doubler, (str(tmp_path),), 2)) as pool,
         pytest.raises(
             ScaleError, match="8 workers in a row have died without an answer, the last one so: "
         ),
@@ -77,7 +78,7 @@ def test_workers_that_keep_dying_end_it(cluster, tmp_path):
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_what_a_worker_raises_is_raised_and_the_pool_stays_usable(cluster, tmp_path, n_workers):
-    with Pool(cluster, Doubler, (str(tmp_path),), n_workers) as pool:
+    with closing(Pool(cluster, Doubler, (str(tmp_path),), n_workers)) as pool:
         with pytest.raises(KeyError, match="thirteen"):
             doubled(pool, range(20))
         assert doubled(pool, range(5))[0] == {row: 2 * row for row in range(5)}
@@ -86,7 +87,7 @@ def test_what_a_worker_raises_is_raised_and_the_pool_stays_usable(cluster, tmp_p
 def test_what_speaks_against_a_worker_is_raised_at_once(cluster, tmp_path):
     (tmp_path / "unfit").touch()
     with (
-        Pool(cluster, Doubler, (str(tmp_path),), 2) as pool,
+        closing(Pool(cluster, Doubler, (str(tmp_path),), 2)) as pool,
         pytest.raises(KeyError, match="unfit"),
     ):
         doubled(pool, range(5))
@@ -103,7 +104,7 @@ def test_a_pool_that_was_closed_gives_room_and_starts_again(cluster, tmp_path):
 def test_workers_for_which_there_is_no_room_are_told(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(pooling, "START_SECONDS", 2.0)
     with (
-        Pool(cluster, Doubler, (str(tmp_path),), 1, WorkerNeeds(n_cpus=64)) as pool,
+        closing(Pool(cluster, Doubler, (str(tmp_path),), 1, WorkerNeeds(n_cpus=64))) as pool,
         pytest.raises(
             ScaleError, match=r"no worker was ready within 2 s: .*n_cpus=64.* has 4 CPU, 1 edge;"
         ),
@@ -112,7 +113,7 @@ def test_workers_for_which_there_is_no_room_are_told(cluster, tmp_path, monkeypa
 
 
 def test_fewer_workers_than_wanted_do_all(cluster, tmp_path):
-    with Pool(cluster, Doubler, (str(tmp_path),), 9) as pool:
+    with closing(Pool(cluster, Doubler, (str(tmp_path),), 9)) as pool:
         found, workers = doubled(pool, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
     assert len(found) == 12
     assert 1 <= len(workers) <= 4
