@@ -275,12 +275,12 @@ def _kill(
             nodes.remove_node(second, allow_graceful=False)
             told.append("node")
             continue
-        if processes := _own_workers():
+        if processes := own_workers():
             os.kill(rng.choice(processes), signal.SIGKILL)
             told.append("worker")
 
 
-def _own_workers() -> list[int]:
+def own_workers() -> list[int]:
     """Processes of workers that descend from this one."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]

@@ -111,6 +111,10 @@ class ConformanceError(RLNASError, AssertionError):
     """A plug that breaks a law of its protocol; raised by `rlnas.testing`."""
 
 
+ERROR_LINE = "rlnas: error: "
+"""What a line begins with that says why a process of ours has ended."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, on one line; its class where it says nothing."""
     lines = str(error).strip().splitlines()

@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from rlnas.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from rlnas.run import Job
 
 BATCH_SIZES = (16, 32, 64)
 """Items per step on offer."""
@@ -47,6 +49,11 @@ class Candidate:
     arm: str
     learning_rate: float
     batch_size: int
+
+    def trains(self, job: Job) -> Job:
+        """A job whose trainings have this learning rate and this batch size."""
+        schedule = replace(job.schedule, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        return replace(job, schedule=schedule)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -11,7 +11,7 @@ from rlnas.errors import InfeasibleTargetError, RunFolderError
 from rlnas.latency import clock_for, compare, timing_conditions
 from rlnas.run.folder import read_json, write_json
 from rlnas.run.training import usual_learning_rate
-from rlnas.space import LayerwiseSpace, ModelShape
+from rlnas.space import ModelShape
 from rlnas.supernet.timing import TimedModel
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rlnas.auto.arms import Arm
     from rlnas.auto.job import AutoJob
+    from rlnas.run import Job
     from rlnas.space import SubnetConfig
     from rlnas.supernet import Supernet
     from rlnas.task import Task
@@ -61,6 +62,10 @@ class Entrant:
         """The usual one of its width."""
         return usual_learning_rate(self.shape.hidden_size)
 
+    def reaches(self, target_ratio: float) -> bool:
+        """Whether it has a subnet which is fast enough."""
+        return self.smallest_ratio <= target_ratio
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
@@ -97,16 +102,15 @@ def meet(auto: AutoJob, task: Task, path: Path) -> tuple[Entrant, ...]:
     """
     if path.is_file():
         return read_entrants(path)
-    reference = load(auto, auto.arms[0], task)
+    reference = load(auto.job, auto.arms[0], task)
     unit = forward_flops(reference.shape.full, reference.shape, _lengths(reference, task)[0])
     entrants = tuple(_entrant(auto, arm, reference, task, unit) for arm in auto.arms)
     write_json(path, {"entrants": [entrant.to_dict() for entrant in entrants]})
     return entrants
 
 
-def load(auto: AutoJob, arm: Arm, task: Task) -> Supernet:
+def load(job: Job, arm: Arm, task: Task) -> Supernet:
     """An arm's model as the job wants it."""
-    job = auto.job
     return arm.load(
         task,
         max_seq_len=job.workload.seq_len,
@@ -122,7 +126,7 @@ def reachable(entrants: Sequence[Entrant], target_ratio: float) -> tuple[Entrant
     Raises:
         InfeasibleTargetError: If there is none.
     """
-    fitting = tuple(entrant for entrant in entrants if entrant.smallest_ratio <= target_ratio)
+    fitting = tuple(entrant for entrant in entrants if entrant.reaches(target_ratio))
     if not fitting:
         best = min(entrants, key=lambda entrant: entrant.smallest_ratio)
         raise InfeasibleTargetError(
@@ -146,11 +150,9 @@ def _lengths(supernet: Supernet, task: Task) -> tuple[list[int], list[int]]:
 
 
 def _entrant(auto: AutoJob, arm: Arm, reference: Supernet, task: Task, unit: float) -> Entrant:
-    supernet = load(auto, arm, task)
+    supernet = load(auto.job, arm, task)
     cost = arm_cost(supernet.shape, *_lengths(supernet, task), unit)
-    space = LayerwiseSpace.for_model(
-        supernet.shape, parts=auto.job.parts, keep_last_layer=auto.job.keep_last_layer
-    )
+    space = auto.job.plain_space(supernet.shape)
     is_reference = arm == auto.arms[0]
     return Entrant(
         name=arm.name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.errors import HistoryError, RunFolderError
 from rlnas.history import hold
-from rlnas.run.folder import RunFolder, read_json, write_json
+from rlnas.run.folder import RunFolder, begin, differing, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,13 +51,7 @@ class AutoFolder:
                     f"{str(self.run.path)!r} holds a run that did not begin with a choice among models; "
                     "give another folder (--out)"
                 )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot make the run folder {str(self.path)!r}: {error.strerror}"
-            ) from error
-        write_json(self.config, dict(settings))
+        begin(self.config, settings)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -76,10 +70,10 @@ class AutoFolder:
                 "delete it, or give another folder (--out)"
             )
         stored = read_json(self.config)
-        for key in dict.fromkeys((*settings, *stored)):
-            if str(stored.get(key)) != str(settings.get(key)):
-                raise HistoryError(
-                    f"the choice in {str(self.run.path)!r} was begun with {key}={stored.get(key)}, not "
-                    f"{key}={settings.get(key)}; resume it with the same settings, or give another folder "
-                    "(--out)"
-                )
+        key = differing(stored, settings)
+        if key is not None:
+            raise HistoryError(
+                f"the choice in {str(self.run.path)!r} was begun with {key}={stored.get(key)}, not "
+                f"{key}={settings.get(key)}; resume it with the same settings, or give another folder "
+                "(--out)"
+            )

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rlnas.auto.entrants import load
 from rlnas.errors import TrainingError, first_line
 from rlnas.run.folder import write_folder
+from rlnas.run.training import optimisation
 from rlnas.scores import score
 from rlnas.supernet import FullTrainer
 from rlnas.supernet.inference import predict
-from rlnas.supernet.optimisation import Optimisation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,24 +65,8 @@ class FullLearner:
         Raises:
             TrainingError: If the loss is not a finite number.
         """
-        job = self.job
-        supernet = self.arms[candidate.arm].load(
-            self.task,
-            max_seq_len=job.workload.seq_len,
-            device=job.device,
-            seed=job.seed,
-            trust_remote_code=job.trust_remote_code,
-        )
-        trainer = FullTrainer(
-            Optimisation(
-                epochs=self.rungs[-1],
-                batch_size=candidate.batch_size,
-                micro_batches=job.schedule.micro_batches,
-                learning_rate=candidate.learning_rate,
-                freeze_embeddings=job.schedule.freeze_embeddings,
-                seed=job.seed,
-            )
-        )
+        supernet = load(self.job, self.arms[candidate.arm], self.task)
+        trainer = FullTrainer(optimisation(candidate.trains(self.job), supernet, self.rungs[-1]))
         try:
             trainer.train(
                 supernet,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-import torch
 
 from rlnas.auto.candidates import check_optuna
 from rlnas.auto.compute import search_at_most
@@ -24,18 +21,15 @@ from rlnas.data import write_task
 from rlnas.deploy.card import write_card
 from rlnas.report import write_report
 from rlnas.run import run_job
-from rlnas.run.baseline import available_cores
+from rlnas.run.baseline import available_cores, cores
 from rlnas.run.delivery import MAX_CERTIFIED
 from rlnas.run.folder import read_json, write_folder, write_json
 from rlnas.run.inputs import task_of
 from rlnas.run.origin import origin_of
 from rlnas.run.summary import base_model
 from rlnas.run.torchrun import check_devices
-from rlnas.space import LayerwiseSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rlnas.auto.candidates import Candidate
     from rlnas.auto.compute import SearchCost
     from rlnas.auto.entrants import Entrant
@@ -104,7 +98,7 @@ def _choose(auto: AutoJob, task: Task, folder: AutoFolder, *, progress: bool) ->
     arms = {arm.name: arm for arm in auto.arms}
     learner = FullLearner(arms, task, auto.job, plan.rungs, folder.paused, progress=progress)
     record = Record(folder.record)
-    with folder.run.phase("arms"), _all_cores(auto.job.device):
+    with folder.run.phase("arms"), cores(auto.job.device, available_cores()):
         rates = {entrant.name: entrant.learning_rate for entrant in fitting}
         winner = race(plan, rates, costs, learner, record, auto.job.seed)
         if not folder.winner.is_dir():
@@ -117,7 +111,7 @@ def _choose(auto: AutoJob, task: Task, folder: AutoFolder, *, progress: bool) ->
 def _search_cost(auto: AutoJob, entrant: Entrant, n_items: int) -> SearchCost:
     """What the search may cost at most, should this one win."""
     job = auto.job.for_items(n_items, 0)
-    space = LayerwiseSpace.for_model(entrant.shape, parts=job.parts, keep_last_layer=job.keep_last_layer)
+    space = job.plain_space(entrant.shape)
     return search_at_most(
         entrant.cost, entrant.shape, space, job.schedule, budget=job.budget, n_models=MAX_CERTIFIED
     )
@@ -135,13 +129,10 @@ def search_job(auto: AutoJob, entrant: Entrant, candidate: Candidate, model: Pat
     job = auto.job
     own = min(1.0, round(auto.target_ratio / entrant.latency_ratio, 4))
     return replace(
-        job,
+        candidate.trains(job),
         model=str(model.resolve()),
         pooling=None,
         reward=replace(cast("LatencyTarget", job.reward), ratio=own),
-        schedule=replace(
-            job.schedule, batch_size=candidate.batch_size, learning_rate=candidate.learning_rate
-        ),
     )
 
 
@@ -167,15 +158,3 @@ def _write_choice(summary: dict[str, Any], folder: AutoFolder) -> None:
     """Tell of the choice on the model's card and, last, in the report."""
     write_card(folder.run.best, origin_of(summary, folder.run.best))
     write_report(folder.run.path)
-
-
-@contextmanager
-def _all_cores(device: str) -> Iterator[None]:
-    """Use all cores on a CPU: always the same number, so that a resumed run rounds alike."""
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(available_cores())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -87,7 +87,7 @@ def _arm(entrant: Entrant, target_ratio: float) -> dict[str, Any]:
         "cost": entrant.train,
         "latency_ratio": entrant.latency_ratio,
         "smallest_ratio": entrant.smallest_ratio,
-        "is_reachable": entrant.smallest_ratio <= target_ratio,
+        "is_reachable": entrant.reaches(target_ratio),
     }
 
 
@@ -114,9 +114,7 @@ def _cost(auto: AutoJob, choice: Choice, summary: dict[str, Any], folder: AutoFo
     return {
         "passes": auto.passes,
         "at_most": choice.at_most.total
-        + choice.plan.at_most(
-            [one.cost for one in choice.entrants if one.smallest_ratio <= auto.target_ratio]
-        ),
+        + choice.plan.at_most([one.cost for one in choice.entrants if one.reaches(auto.target_ratio)]),
         "choice": arms,
         **spent.to_dict(),
         "total": arms + spent.total,

@@ -11,7 +11,7 @@ from rlnas.cli.command import add_command
 from rlnas.cli.job import CONTROLLERS, make_controller
 from rlnas.cli.report import show_result
 from rlnas.cli.rewards import make_reward
-from rlnas.cli.task import add_task_flags
+from rlnas.cli.task import add_task_flags, data_source_of
 from rlnas.cli.workload import add_workload_flags, device_and_workload
 from rlnas.errors import BudgetError, DataError
 from rlnas.space import QUARTERS
@@ -115,7 +115,7 @@ def make_auto_job(options: argparse.Namespace) -> AutoJob:
         ValueError: If a number is outside its range.
     """
     from rlnas.auto import AutoJob
-    from rlnas.run import DataSource, Job, Schedule
+    from rlnas.run import Job, Schedule
 
     if options.lengths == "task":
         raise DataError(
@@ -128,15 +128,7 @@ def make_auto_job(options: argparse.Namespace) -> AutoJob:
         model=arms[0].model,
         reward=make_reward("latency-target", None, options.target_ratio, None),
         controller=make_controller(options.controller, options.out),
-        data=DataSource(
-            source=options.task,
-            text_column=options.text_column,
-            pair_column=options.pair_column,
-            label_column=options.label_column,
-            metric=options.metric,
-            max_train_items=options.max_train_items,
-            search_items=options.search_items,
-        ),
+        data=data_source_of(options),
         workload=workload,
         device=device,
         schedule=Schedule(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rlnas.cli.checkpoint import checkpoint_of
 from rlnas.cli.rewards import make_reward, parse_ratios
+from rlnas.cli.task import data_source_of
 from rlnas.cli.workload import TASK_LENGTHS, device_and_workload
 from rlnas.errors import ControllerError, RLNASError, RunFolderError
 
@@ -29,12 +30,10 @@ def make_job(options: argparse.Namespace) -> Job:
         RLNASError: If something that they name is not there, or does not go together.
         ValueError: If a number is outside its range.
     """
-    from rlnas.run import DataSource, Job, Schedule
+    from rlnas.run import Job, Schedule
 
     cluster = make_cluster(options)
-    is_elsewhere = cluster is not None and cluster.latency_resource is not None
-    timed_on = cluster.latency_device if cluster is not None and is_elsewhere else None
-    device, workload = device_and_workload(options, timed_on=timed_on)
+    device, workload = device_and_workload(options, timed_on=None if cluster is None else cluster.timed_on)
     ratios = parse_ratios(options.target_ratios)
     target_ratio = max(ratios) if ratios else options.target_ratio
     return Job(
@@ -43,17 +42,7 @@ def make_job(options: argparse.Namespace) -> Job:
         controller=warm_started(
             make_controller(options.controller, options.out), options.warm_start, options.out
         ),
-        data=DataSource(
-            source=options.task,
-            text_column=options.text_column,
-            pair_column=options.pair_column,
-            label_column=options.label_column,
-            metric=options.metric,
-            max_train_items=options.max_train_items,
-            search_items=options.search_items,
-            shots=options.shots,
-            folds=options.folds,
-        ),
+        data=replace(data_source_of(options), shots=options.shots, folds=options.folds),
         workload=workload,
         lengths_from_task=options.lengths == TASK_LENGTHS,
         device=device,

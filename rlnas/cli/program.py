@@ -12,7 +12,7 @@ from rlnas.cli.demo import run_demo
 from rlnas.cli.finetune import run_finetune
 from rlnas.cli.parser import make_parser
 from rlnas.cli.search import run_search
-from rlnas.errors import RLNASError
+from rlnas.errors import ERROR_LINE, RLNASError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RLNASError, ValueError, OSError) as error:
         if not isinstance(error, RLNASError | OSError) and os.environ.get("RLNAS_TRACEBACK"):
             raise
-        print(f"rlnas: error: {error}", file=sys.stderr)
+        print(f"{ERROR_LINE}{error}", file=sys.stderr)
         return BAD_INPUT
     return code

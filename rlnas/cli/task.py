@@ -9,6 +9,7 @@ from rlnas.errors import DataError
 if TYPE_CHECKING:
     import argparse
 
+    from rlnas.run import DataSource
     from rlnas.task import Task
 
 DETAILS = ("text_column", "pair_column", "label_column", "metric", "max_train_items", "search_items")
@@ -62,6 +63,21 @@ def check_task_flags(options: argparse.Namespace) -> None:
             raise DataError(
                 f"{flag}={value} is for a task, but none is named; name one (--task), or drop the flag"
             )
+
+
+def data_source_of(options: argparse.Namespace) -> DataSource:
+    """The data that the flags name, for a run."""
+    from rlnas.run import DataSource
+
+    return DataSource(
+        source=options.task,
+        text_column=options.text_column,
+        pair_column=options.pair_column,
+        label_column=options.label_column,
+        metric=options.metric,
+        max_train_items=options.max_train_items,
+        search_items=options.search_items,
+    )
 
 
 def load_task_of(options: argparse.Namespace) -> Task:

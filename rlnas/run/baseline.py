@@ -28,6 +28,7 @@ from rlnas.supernet import FullTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from rlnas.run.job import Job
     from rlnas.task import Task
@@ -97,15 +98,20 @@ def available_cores() -> int:
     return min(cores, int(limit)) if limit.isdigit() and int(limit) else cores
 
 
-@contextmanager
-def half_the_cores(device: str) -> Iterator[None]:
-    """Use half of the cores on a CPU: always the same number, so that a resumed run rounds alike.
+def half_the_cores(device: str) -> AbstractContextManager[None]:
+    """Use half of the cores on a CPU.
 
     The other half is the baseline's. More threads than free cores would wait for each other.
     """
+    return cores(device, max(1, available_cores() // 2))
+
+
+@contextmanager
+def cores(device: str, n_threads: int) -> Iterator[None]:
+    """Use so many cores on a CPU: always the same number, so that a resumed run rounds alike."""
     before = torch.get_num_threads()
     if device == "cpu":
-        torch.set_num_threads(max(1, available_cores() // 2))
+        torch.set_num_threads(n_threads)
     try:
         yield
     finally:

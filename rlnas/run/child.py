@@ -16,9 +16,6 @@ from rlnas.workload import Workload
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ERROR = "rlnas: error: "
-"""What the line on stderr begins with that says why a process has ended."""
-
 
 def describe_training(job: Job) -> dict[str, Any]:
     """The settings of a job that its trainings depend on, as plain values for JSON."""

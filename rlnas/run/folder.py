@@ -21,6 +21,37 @@ FREE_TO_CHANGE = ("budget", "controls", "allow_foreign_table", "cluster")
 moved to another device."""
 
 
+def begin(config: Path, settings: Mapping[str, str]) -> None:
+    """Make a folder with its settings.
+
+    Raises:
+        RunFolderError: If it cannot be written.
+    """
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot make the run folder {str(config.parent)!r}: {error.strerror}"
+        ) from error
+    write_json(config, dict(settings))
+
+
+def differing(
+    stored: Mapping[str, object], settings: Mapping[str, str], free: Sequence[str] = ()
+) -> str | None:
+    """The first setting that is not as stored, or None.
+
+    Args:
+        stored: As read from a file.
+        settings: Those of now.
+        free: Settings that may differ.
+    """
+    for key in dict.fromkeys((*settings, *stored)):
+        if key not in free and str(stored.get(key)) != str(settings.get(key)):
+            return key
+    return None
+
+
 class RunFolder:
     """Paths of a run.
 
@@ -77,13 +108,7 @@ class RunFolder:
             self._check_settings(settings)
         elif self.config.is_file():  # of a job that was refused
             self.phases.unlink(missing_ok=True)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot make the run folder {str(self.path)!r}: {error.strerror}"
-            ) from error
-        write_json(self.config, dict(settings))
+        begin(self.config, settings)
 
     def check_vacant(self) -> None:
         """Refuse what is not a run's: somebody's checkpoint, or a project with folders of these names.
@@ -137,14 +162,13 @@ class RunFolder:
 
     def _check_settings(self, settings: Mapping[str, str]) -> None:
         stored = read_json(self.config)
-        for key in dict.fromkeys((*settings, *stored)):
-            value = str(settings.get(key))
-            if key not in FREE_TO_CHANGE and str(stored.get(key)) != value:
-                one, other = (values.get(key, "the default") for values in (stored, settings))
-                raise HistoryError(
-                    f"the run in {str(self.path)!r} was started with {key}={one}, "
-                    f"not {key}={other}; resume it with the same settings, or give another folder (--out)"
-                )
+        key = differing(stored, settings, FREE_TO_CHANGE)
+        if key is not None:
+            one, other = (values.get(key, "the default") for values in (stored, settings))
+            raise HistoryError(
+                f"the run in {str(self.path)!r} was started with {key}={one}, "
+                f"not {key}={other}; resume it with the same settings, or give another folder (--out)"
+            )
 
     @contextmanager
     def damage_of(self, path: Path, remedy: str) -> Iterator[None]:

@@ -271,7 +271,7 @@ def _latency(
     measured: Callable[[LayerwiseSpace, Sequence[tuple[BlockKind, int]]], LatencyTable],
 ) -> LatencyTable:
     """The table in the folder, the one that the job names, or a new one, in this order."""
-    space = LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer)
+    space = job.plain_space(supernet.shape)
     stored = folder.latency.is_file()
     given = folder.latency if stored else job.latency_table
     if given is not None:

@@ -16,7 +16,7 @@ from rlnas.precision import INT8_BLOCKS
 from rlnas.precision_space import checked_precisions
 from rlnas.protocols import TargetedReward
 from rlnas.rewards import HardBudget, LatencyTarget, LinearPenalty, MnasNetReward
-from rlnas.space import QUARTERS, equal_parts
+from rlnas.space import QUARTERS, LayerwiseSpace, equal_parts
 from rlnas.workload import Workload
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rlnas.evaluation import Racing
     from rlnas.protocols import Controller, Reward
     from rlnas.scale.cluster import Cluster
+    from rlnas.space import ModelShape
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,16 @@ class Schedule:
     def total_epochs(self) -> int:
         """Item passes of a checkpoint that is not fine-tuned on the task."""
         return self.full_epochs + self.epochs + self.finish_epochs
+
+
+_LATER = {
+    "precisions": "()",
+    "cluster": "None",
+    "parts": str(QUARTERS),
+    "torchrun": "None",
+    "micro_batches": "1",
+}
+"""Settings that earlier runs know nothing of, with their defaults: then they are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,12 +325,16 @@ class Job:
     @property
     def is_timed_elsewhere(self) -> bool:
         """Whether models are timed on another node of the cluster."""
-        return self.cluster is not None and self.cluster.latency_resource is not None
+        return self.cluster is not None and self.cluster.timed_on is not None
 
     @property
     def latency_device(self) -> str:
         """Device on which models are timed; on another node that one's."""
-        return self.cluster.latency_device if self.cluster and self.is_timed_elsewhere else self.device
+        return (self.cluster and self.cluster.timed_on) or self.device
+
+    def plain_space(self, shape: ModelShape) -> LayerwiseSpace:
+        """The subnets of a model that are on offer, whatever the device makes of their sizes."""
+        return LayerwiseSpace.for_model(shape, parts=self.parts, keep_last_layer=self.keep_last_layer)
 
     def for_items(self, n_items: int, n_folds: int) -> Job:
         """The job with the passes that so many training items want."""
@@ -338,17 +353,7 @@ class Job:
                     values[prefix + part.name] = str(getattr(value, part.name))
             else:
                 values[entry.name] = _describe(value)
-        if not self.precisions:
-            del values["precisions"]  # as runs had it that know nothing of them
-        if self.cluster is None:
-            del values["cluster"]  # likewise
-        if self.parts == QUARTERS:
-            del values["parts"]  # likewise
-        if self.torchrun is None:
-            del values["torchrun"]
-        if self.schedule.micro_batches == 1:
-            del values["micro_batches"]
-        return values
+        return {key: value for key, value in values.items() if value != _LATER.get(key)}
 
 
 def _check_parts(parts: int, sizes_worth_having: bool) -> None:

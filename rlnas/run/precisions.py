@@ -14,7 +14,6 @@ from rlnas.pareto import is_pareto_optimal
 from rlnas.precision import INT8_BLOCKS
 from rlnas.run.calibration import calibrate_with_bar, check_sizes
 from rlnas.scores import difference_interval
-from rlnas.space import LayerwiseSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +40,7 @@ def precision_tables(
     """
     is_stored = (folder.precisions / BINDING_FILE).is_file()  # written last
     given = folder.precisions if is_stored else job.latency_table
-    space = LayerwiseSpace.for_model(supernet.shape, parts=job.parts, keep_last_layer=job.keep_last_layer)
+    space = job.plain_space(supernet.shape)
     if given is not None:
         tables = PrecisionTables.load(
             given,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlnas.data import read_task
-from rlnas.errors import RLNASError
-from rlnas.run.child import ERROR, end_with_parent, training_job
+from rlnas.errors import ERROR_LINE, RLNASError
+from rlnas.run.child import end_with_parent, training_job
 from rlnas.run.folder import RunFolder, read_json
 from rlnas.run.training import furthest_supernet, train_supernet
 from rlnas.space import LayerOptions, LayerwiseSpace
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         train_rank(RunFolder(options.run))
     except (RLNASError, OSError) as error:
-        print(f"{ERROR}{error}", file=sys.stderr)
+        print(f"{ERROR_LINE}{error}", file=sys.stderr)
         return 2
     except Exception:
         traceback.print_exc()

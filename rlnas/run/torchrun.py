@@ -14,9 +14,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rlnas.errors import TrainingError
+from rlnas.errors import ERROR_LINE, TrainingError
 from rlnas.run.baseline import available_cores
-from rlnas.run.child import ERROR, describe_training
+from rlnas.run.child import describe_training
 from rlnas.run.folder import write_json
 from rlnas.supernet import Supernet
 from rlnas.supernet.ranks import device_of_rank
@@ -143,8 +143,8 @@ def _reason(log: Path, code: int) -> str:
     """Why torchrun has failed, in one sentence, from what it and its processes have said."""
     text = log.read_text(errors="replace")
     for line in text.splitlines():
-        if line.startswith(ERROR):
-            return line.removeprefix(ERROR)
+        if line.startswith(ERROR_LINE):
+            return line.removeprefix(ERROR_LINE)
     signal = re.search(r"\((SIG\w+)\)", text.rpartition("Root Cause")[2])
     how = f"by {signal[1]}" if signal else f"with exit code {code}"
     why = ", perhaps for want of memory" if signal and signal[1] == "SIGKILL" else ""

@@ -14,6 +14,8 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, cast
 
+from rlnas.errors import ERROR_LINE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -21,7 +23,6 @@ GRACE_SECONDS = 10.0
 """Time that a search has to end by itself once it is asked to."""
 
 _BAR_SECONDS = "30"
-_ERROR = "rlnas: error: "
 
 
 class Child:
@@ -79,5 +80,5 @@ class Child:
                 os.write(2, line)
                 text = line.decode(errors="replace").rsplit("\r", 1)[-1].strip()
                 self._last = text or self._last
-                if text.startswith(_ERROR):
-                    self._reason = text.removeprefix(_ERROR)
+                if text.startswith(ERROR_LINE):
+                    self._reason = text.removeprefix(ERROR_LINE)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlnas.errors import ContainerError, HistoryError, RLNASError, RunFolderError
+from rlnas.errors import ERROR_LINE, ContainerError, HistoryError, RLNASError, RunFolderError
 from rlnas.history import FILE_NAME, History
 from rlnas.report import models_of, read_summary
 from rlnas.sagemaker.checkpoints import restore
@@ -142,7 +142,7 @@ def _tell(run: Path, n_told: int) -> int:
 
 def _failed(base: Path, reason: str) -> int:
     write_failure(base, reason)
-    print(f"rlnas: error: {reason}".encode(errors="replace").decode(), flush=True)
+    print(f"{ERROR_LINE}{reason}".encode(errors="replace").decode(), flush=True)
     return FAILED
 
 

@@ -68,3 +68,8 @@ class Cluster:
             raise ValueError(
                 f"latency_device must be cpu or cuda, but got latency_device={self.latency_device!r}"
             )
+
+    @property
+    def timed_on(self) -> str | None:
+        """Device of the node on which models are timed; None where that is the driving process."""
+        return None if self.latency_resource is None else self.latency_device

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "supernet"))  # folders of tests are no packages
+# Folders of tests are no packages.
+sys.path += [str(Path(__file__).parents[1] / "supernet"), str(Path(__file__).parents[2])]
 
 import tiny
 
@@ -77,22 +77,9 @@ def test_races_are_decided_as_in_one_process(bert):
         judge.pool.close()
 
 
-def own_workers():
-    """Processes of workers that descend from this one."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    parents = {int(process): int(parent) for process, parent, *_ in rows}
-
-    def is_ours(process):
-        while process in parents and process != os.getpid():
-            process = parents[process]
-        return process == os.getpid()
-
-    found = [int(process) for process, _, *name in rows if name and name[0].startswith("ray::SubnetWorker")]
-    return [process for process in found if is_ours(process)]
-
-
 def test_killed_workers_change_nothing(judge, bert):
+    from benchmarks.workers import own_workers  # which needs Ray
+
     configs = tiny.random_configs(bert, 60)
     expected = SupernetEvaluator(bert, TASK, latency, precision="float32")(configs)
     judge(configs[:2])  # so that workers are there
