@@ -31,6 +31,7 @@ import torch
 from ray.cluster_utils import Cluster as Nodes
 
 from benchmarks.record import make_parser, record
+from benchmarks.sleeper import Sleeper
 from rlnas import LatencyTarget, LayerwiseSpace, search
 from rlnas.cli import minilm_path
 from rlnas.controllers.random import RandomController
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 MAX_SEQ_LEN = 64
 PARTS = ("speed", "balance", "equality", "deaths")
-SPEEDS = (0.5, 1.5)
-"""Bounds of the sleeping workers' speeds."""
 
 
 def main() -> None:
@@ -171,27 +170,6 @@ def _timed(processes: Sequence[subprocess.Popen[str]]) -> list[float]:
         process.stdin.write("go\n")
         process.stdin.flush()
     return [float(process.stdout.readline()) for process in processes]
-
-
-class Sleeper:
-    """Sleeps for a subnet as long as one took, at a speed of its own.
-
-    Args:
-        seconds: Times by row.
-    """
-
-    def __init__(self, seconds: Sequence[float]) -> None:
-        self._seconds = seconds
-        self._speed = random.Random(os.getpid()).uniform(*SPEEDS)
-
-    def prepare(self) -> None:
-        """There is nothing to load."""
-
-    def answer(self, rows: Sequence[int]) -> float:
-        """Seconds that it has slept."""
-        start = time.perf_counter()
-        time.sleep(sum(self._seconds[row] for row in rows) / self._speed)
-        return time.perf_counter() - start
 
 
 def balance(supernet: Supernet, task: Task, options: argparse.Namespace) -> dict[str, Any]:
