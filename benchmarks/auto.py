@@ -29,7 +29,7 @@ from rlnas import LatencyTarget, Workload
 from rlnas.auto import Arm
 from rlnas.auto.compute import arm_cost, forward_flops
 from rlnas.auto.learner import FullLearner
-from rlnas.auto.plan import Plan
+from rlnas.auto.plan import RUNGS, Plan
 from rlnas.auto.race import race
 from rlnas.auto.record import Record
 from rlnas.cli import minilm_path
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--train-items", type=int, default=3000, help="training items")
     parser.add_argument("--search-items", type=int, default=800, help="search items")
     parser.add_argument("--final-items", type=int, default=2000, help="final items at most")
-    parser.add_argument("--rungs", type=int, nargs="+", default=[1, 2, 4], help="passes of each rung")
+    parser.add_argument("--rungs", type=int, nargs="+", default=list(RUNGS), help="passes of each rung")
     parser.add_argument(
         "--trials-of-each",
         type=int,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from rlnas.supernet.checkpoint import POOLINGS, check_pooling
 from rlnas.supernet.depth import first_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlnas.task import Task
 
 _FIRST = re.compile(r"first=(\d+)")
@@ -45,6 +48,11 @@ class Arm:
             raise CheckpointError(f"at least 1 layer has to be kept, but got first={self.first}")
         if not self.name:
             object.__setattr__(self, "name", display_name(self.model) + self.suffixes)
+
+    @property
+    def place(self) -> str:
+        """The model as one that can be compared: a folder by its whole path, else the name."""
+        return str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
 
     @property
     def suffixes(self) -> str:
@@ -82,6 +90,42 @@ class Arm:
             return first_layers(supernet, self.first)
         except CheckpointError as error:
             raise CheckpointError(f"the model {self.name!r} cannot be had: {error}") from error
+
+
+def named_apart(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms under names that differ: folders by as many last parts of their paths as that takes.
+
+    Args:
+        arms: Those that were named by whoever made them keep their names.
+
+    Raises:
+        CheckpointError: If there are fewer than two, two are the same, or two were given the same name.
+    """
+    if len(arms) < 2:
+        raise CheckpointError(
+            f"a choice needs at least two models, but got {arms[0].name if arms else 'none'}; name "
+            "more, or shrink one by itself (rlnas search)"
+        )
+    for arm, other in combinations(arms, 2):
+        if (arm.place, arm.suffixes) == (other.place, other.suffixes):
+            raise CheckpointError(
+                f"every model may stand there once, but {arm.name!r} does twice; drop one"
+            )
+    told = tuple(_told_apart(arm, arms) for arm in arms)
+    for arm, other in combinations(told, 2):
+        if arm.name == other.name:
+            raise CheckpointError(f"two models are named {arm.name!r}; give each a name of its own")
+    return told
+
+
+def _told_apart(arm: Arm, arms: Sequence[Arm]) -> Arm:
+    """The arm with more of its path in its name if another has the same; as it is if it was named."""
+    alike = [Path(other.place).parts for other in arms if other.name == arm.name]
+    if len(alike) == 1 or arm.name != display_name(arm.model) + arm.suffixes:
+        return arm
+    own = Path(arm.place).parts
+    n_parts = (n for n in range(1, len(own) + 1) if sum(one[-n:] == own[-n:] for one in alike) == 1)
+    return replace(arm, name=Path(*own[-next(n_parts, 2) :]).as_posix() + arm.suffixes)
 
 
 def parse_arm(text: str) -> Arm:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from rlnas.errors import BudgetError, CheckpointError, RewardError
+from rlnas.auto.arms import named_apart
+from rlnas.auto.plan import RUNGS
+from rlnas.errors import BudgetError, RewardError
 from rlnas.rewards import LatencyTarget
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ class AutoJob:
     """One choice among models and the search that follows it: equal ones give equal histories.
 
     Attributes:
-        arms: At least two; the first one is the reference of the latency target and of the budget.
+        arms: At least two, with names that tell them apart: folders have as much of their paths in them as
+            that takes. The first one is the reference of the latency target and of the budget.
         job: The search that follows. Its reward is a `LatencyTarget` with a ratio, which is meant relative
             to the whole reference. Its model, pooling, learning rate and batch size of training are
             not looked at: they are what is chosen.
@@ -29,7 +32,7 @@ class AutoJob:
             training items; None for what two trials of each arm take.
 
     Raises:
-        CheckpointError: If there are fewer than two arms, or one stands there twice.
+        CheckpointError: If there are fewer than two arms, or one or its name stands there twice.
         BudgetError: If the rungs do not ascend from at least 1, or the passes are no number above 0.
         RewardError: If the reward is no latency target that is a ratio.
         ValueError: If the job asks for what a choice among models does not do.
@@ -37,16 +40,15 @@ class AutoJob:
 
     arms: tuple[Arm, ...]
     job: Job
-    rungs: tuple[int, ...] = (1, 2, 4)
+    rungs: tuple[int, ...] = RUNGS
     passes: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "arms", tuple(self.arms))
+        object.__setattr__(self, "arms", named_apart(self.arms))
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        _check_arms([arm.name for arm in self.arms])
         if not self.rungs or self.rungs[0] < 1 or any(a >= b for a, b in pairwise(self.rungs)):
             raise BudgetError(
-                f"rungs must be passes that ascend from at least 1, as 1,2,4, but got rungs={self.rungs}"
+                f"rungs must be passes that ascend from at least 1, as 1,2,5, but got rungs={self.rungs}"
             )
         if self.passes is not None and not (math.isfinite(self.passes) and self.passes > 0):
             raise BudgetError(f"passes must be a number above 0, but got passes={self.passes}")
@@ -71,17 +73,6 @@ class AutoJob:
         chosen = ("model", "pooling", "learning_rate", "train_batch_size")
         rest = {key: value for key, value in self.job.settings().items() if key not in chosen}
         return {**own, **rest}
-
-
-def _check_arms(names: list[str]) -> None:
-    if len(names) < 2:
-        raise CheckpointError(
-            f"a choice needs at least two models, but got {', '.join(names) or 'none'}; name more, or "
-            "shrink one by itself (rlnas search)"
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise CheckpointError(f"every model may stand there once, but {name!r} does twice; drop one")
 
 
 def _check_plain(job: Job) -> None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from rlnas.auto.compute import ArmCost
 
+RUNGS = (1, 2, 5)
+"""Passes of the rungs by default. Were each twice the one before, as 1, 2, 4, then halving would train
+exactly half of what all trials to their end take, and what judges them would come on top."""
+
 TRIALS_OF_EACH = 2
 """Trials that every arm has before Optuna may give one arm more of them than another."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rlnas.auto.candidates import propose
@@ -24,7 +25,7 @@ class Learner(Protocol):
     """Trains trials and judges them."""
 
     def score(self, candidate: Candidate, rung: int) -> float:
-        """Train on from the rung before, and judge on the search split.
+        """Train on up to a rung, from the start where nothing is kept, and judge on the search split.
 
         Raises:
             TrainingError: If the training fails, as by too high a learning rate; the trial loses.
@@ -45,10 +46,12 @@ def race(
     record: Record,
     seed: int,
 ) -> Look:
-    """Train trials rung by rung; the better half goes on, and the best of the last rung wins.
+    """Train trials rung by rung; the better half goes on, and the best of those that came to the end wins.
 
-    Of equal scores the cheaper model is better, then the earlier trial. What `record` holds is not done
-    again, and the rest comes out as if nothing had been broken off.
+    Of equal scores the cheaper model is better, then the earlier trial. Where all that went on to a rung
+    have failed there, those that had been left behind go on in their place, the furthest and best first,
+    until one comes to that rung. What `record` holds is not done again, and the rest comes out as if
+    nothing had been broken off.
 
     Args:
         plan: Rungs, and how many trials reach them.
@@ -62,27 +65,21 @@ def race(
         The winner's last look.
 
     Raises:
-        TrainingError: If no training came to an end.
+        TrainingError: If every trial has failed.
     """
+    track = _Track(plan, costs, learner, record)
     for rung, step in enumerate(plan.steps):
         if rung == 0:
             candidates = _proposals(plan.n_trials, rates, record, seed)
         else:
-            candidates = iter(_better(plan, rung, record))
+            candidates = iter(track.better(rung))
         for candidate in candidates:
             if candidate.number not in record.at(rung):
-                score = _score(learner, candidate, rung)
-                record.append(Look(candidate, rung, score, costs[candidate.arm].look(step)))
-                said = "failed" if score is None else f"{score:.4f} on the search split"
-                logger.info("%s, after %d passes: %s", candidate, plan.rungs[rung], said)
-            _drop_losers(plan, rung, learner, record)
-        best = _ranked(record, rung)[0]
-        if best.score is None:
-            n_trials = len(record.at(rung))
-            raise TrainingError(
-                f"all {n_trials} trials failed in training; check the labels, or name other models"
-            )
-    return best
+                track.look_at(candidate, rung, step)
+                track.drop_losers(rung)
+        while track.ranked(rung)[0].score is None:
+            track.look_at(*track.left_behind())
+    return track.ranked(len(plan.rungs) - 1)[0]
 
 
 def _proposals(n_trials: int, rates: Mapping[str, float], record: Record, seed: int) -> Iterator[Candidate]:
@@ -95,26 +92,55 @@ def _proposals(n_trials: int, rates: Mapping[str, float], record: Record, seed: 
             yield propose(rates, [(look.candidate, look.score) for look in known.values()], seed)
 
 
-def _better(plan: Plan, rung: int, record: Record) -> list[Candidate]:
-    """The trials that go on to a rung, in the order of their numbers."""
-    kept = [look for look in _ranked(record, rung - 1)[: plan.counts[rung]] if look.score is not None]
-    return sorted((look.candidate for look in kept), key=lambda candidate: candidate.number)
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """A race as far as its record tells."""
 
+    plan: Plan
+    costs: Mapping[str, ArmCost]
+    learner: Learner
+    record: Record
 
-def _ranked(record: Record, rung: int) -> list[Look]:
-    return sorted(record.at(rung).values(), key=lambda look: look.order)
+    def ranked(self, rung: int) -> list[Look]:
+        """The looks at a rung, best first."""
+        return sorted(self.record.at(rung).values(), key=lambda look: look.order)
 
+    def better(self, rung: int) -> list[Candidate]:
+        """The trials that go on to a rung, in the order of their numbers."""
+        kept = self.ranked(rung - 1)[: self.plan.counts[rung]]
+        going = (look.candidate for look in kept if look.score is not None)
+        return sorted(going, key=lambda candidate: candidate.number)
 
-def _score(learner: Learner, candidate: Candidate, rung: int) -> float | None:
-    try:
-        return learner.score(candidate, rung)
-    except (TrainingError, EvaluationError) as error:
-        logger.warning("%s is out: %s", candidate, error)
-        return None
+    def left_behind(self) -> tuple[Candidate, int, int]:
+        """The furthest and best trial that has not failed, its next rung, and the passes up to there.
 
+        Its weights were let go of, so it is trained from the start, unless it has just come this far.
+        """
+        looks = self.record.looks
+        last = {look.candidate.number: look for look in looks}
+        standing = [look for look in last.values() if look.score is not None]
+        if not standing:
+            raise TrainingError(
+                f"all {len(last)} trials failed in training; check the labels, or name other models"
+            )
+        look = min(standing, key=lambda look: (-look.rung, look.order))
+        rung, passes = look.rung + 1, self.plan.steps if look is looks[-1] else self.plan.rungs
+        return look.candidate, rung, passes[rung]
 
-def _drop_losers(plan: Plan, rung: int, learner: Learner, record: Record) -> None:
-    """Let go of those that cannot be among the kept ones any more, so that few weights lie on the disk."""
-    for place, look in enumerate(_ranked(record, rung)):
-        if place >= plan.n_kept(rung) or look.score is None:
-            learner.drop(look.candidate)
+    def look_at(self, candidate: Candidate, rung: int, n_passes: int) -> None:
+        """Train a trial up to a rung, which takes so many passes, and put its score on record."""
+        try:
+            score = self.learner.score(candidate, rung)
+        except (TrainingError, EvaluationError) as error:
+            score = None
+            logger.warning("%s is out: %s", candidate, error)
+        self.record.append(Look(candidate, rung, score, self.costs[candidate.arm].look(n_passes)))
+        if score is None:
+            self.learner.drop(candidate)
+        said = "failed" if score is None else f"{score:.4f} on the search split"
+        logger.info("%s, after %d passes: %s", candidate, self.plan.rungs[rung], said)
+
+    def drop_losers(self, rung: int) -> None:
+        """Let go of those that cannot be among the kept ones, so that few weights lie on the disk."""
+        for look in self.ranked(rung)[self.plan.n_kept(rung) :]:
+            self.learner.drop(look.candidate)

@@ -64,7 +64,7 @@ def add_auto(commands: Commands) -> None:
     )
     group.add_argument(
         "--rungs",
-        default="1,2,4",
+        default="1,2,5",
         metavar="N,N,...",
         help="passes over the training items after which trials are compared and half of them end",
     )
@@ -169,5 +169,5 @@ def parse_rungs(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise BudgetError(
-            f"--rungs={text} must be whole numbers of passes parted by commas, such as 1,2,4"
+            f"--rungs={text} must be whole numbers of passes parted by commas, such as 1,2,5"
         ) from None

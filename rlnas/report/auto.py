@@ -70,9 +70,15 @@ def _left_out(auto: Mapping[str, Any]) -> list[str]:
 
 def _cost_sentence(auto: Mapping[str, Any]) -> str:
     cost = auto["cost"]
+    planned = f"of at most {number(cost['at_most'], 1)} passes of {auto['reference']}"
+    if cost["total"] > cost["at_most"]:  # others took the place of trainings that failed late
+        planned = (
+            f"passes of {auto['reference']}, more than the {number(cost['at_most'], 1)} planned, as "
+            "trainings that failed were made up for"
+        )
     return (
-        f"All took {number(cost['total'], 1)} of at most {number(cost['at_most'], 1)} passes of "
-        f"{auto['reference']}: {number(cost['choice'], 1)} for the choice, where all trials to their end "
+        f"All took {number(cost['total'], 1)} {planned}: "
+        f"{number(cost['choice'], 1)} for the choice, where all trials to their end "
         f"would have taken {number(cost['choice_to_the_end'], 1)}, and "
         f"{number(cost['total'] - cost['choice'], 1)} for the search and its baseline."
     )

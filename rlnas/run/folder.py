@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlnas.errors import HistoryError, RLNASError, RunFolderError, did_you_mean
@@ -14,7 +15,6 @@ from rlnas.history import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 FREE_TO_CHANGE = ("budget", "controls", "allow_foreign_table", "cluster")
 """Settings that a resumed run may have otherwise: it may grow, be compared with controls, and may have
@@ -90,7 +90,8 @@ class RunFolder:
 
         A run that ended before its first result, e.g. by a misspelt task, leaves nothing to go on with.
 
-        Data and a latency table that were put there before are used.
+        Data and a latency table that were put there before are used. Settings that name places inside the
+        folder are kept relative to it, so that it may be moved.
 
         Raises:
             RunFolderError: If the folder cannot be written, holds a run and `resume` is False, or
@@ -98,6 +99,7 @@ class RunFolder:
             HistoryError: If the run that is there had other settings.
         """
         self.check_vacant()
+        settings = self._portable(settings)
         results = (self.data, self.checkpoints, self.supernet, self.history, self.summary)
         if self.config.is_file() and any(path.exists() for path in results):
             if not resume:
@@ -160,8 +162,17 @@ class RunFolder:
         added = read_json(self.summary).get("added") or {}
         return set(names) <= set(added.get("controls") or ())
 
+    def _portable(self, settings: Mapping[str, object]) -> dict[str, str]:
+        """The settings, those that name places inside the folder relative to it."""
+        own = self.path.resolve()
+        texts = {key: str(value) for key, value in settings.items()}
+        return {
+            key: str(Path(text).relative_to(own)) if Path(text).is_relative_to(own) else text
+            for key, text in texts.items()
+        }
+
     def _check_settings(self, settings: Mapping[str, str]) -> None:
-        stored = read_json(self.config)
+        stored = self._portable(read_json(self.config))
         key = differing(stored, settings, FREE_TO_CHANGE)
         if key is not None:
             one, other = (values.get(key, "the default") for values in (stored, settings))

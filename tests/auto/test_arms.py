@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from world import NUM_LAYERS
 
 from rlnas.auto import Arm, parse_arm
+from rlnas.auto.arms import named_apart
 from rlnas.data import load_task
 from rlnas.errors import CheckpointError
 
@@ -28,6 +29,53 @@ def test_the_order_of_suffixes_does_not_matter_and_a_folder_may_have_colons(tmp_
 
 def test_a_name_shows_no_home_folder(world):
     assert parse_arm(f"{world.model}:mean").name == f"{world.model.parent.name}/{world.model.name}:mean"
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """Makes a folder below the working one, and an arm of it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(path, **how):
+        (tmp_path / path).mkdir(parents=True, exist_ok=True)
+        return Arm(str(tmp_path / path), **how)
+
+    return make
+
+
+def test_folders_of_one_name_are_told_apart_by_as_much_of_their_paths_as_it_takes(at):
+    arms = [at("a/x/m"), at("b/x/m", pooling="mean"), at("c/d/x/m"), at("b/d/x/m"), at("n")]
+    names = [arm.name for arm in named_apart([*arms, at("b/x/m")])]
+    assert names[0] == "a/x/m"
+    assert names[1] == "x/m:mean"
+    assert names[2:4] == ["c/d/x/m", "b/d/x/m"]
+    assert names[4].endswith("/n")
+    assert names[5] == "b/x/m"
+
+
+def test_a_hub_name_stays_what_it_is_beside_a_folder_that_ends_like_it(at, tmp_path):
+    arms = named_apart([Arm("owner/m"), at("a/owner/m"), at("b/owner/m", name="mine")])
+    assert [arm.name for arm in arms] == ["owner/m", "a/owner/m", "mine"]
+    assert [arm.model for arm in arms][1:] == [str(tmp_path / "a/owner/m"), str(tmp_path / "b/owner/m")]
+
+
+def test_the_same_folder_by_two_paths_is_there_twice(at):
+    with pytest.raises(
+        CheckpointError, match=r"every model may stand there once, but '.*/m' does twice; drop"
+    ):
+        named_apart([at("m"), Arm("m"), Arm("n")])
+    assert len(named_apart([at("m"), Arm("m", first=1)])) == 2
+
+
+def test_two_models_have_no_name_in_common(at):
+    named = Arm("other", name="x/m")
+    for others in ([Arm("another", name="x/m")], [at("a/x/m"), at("a/x/m", name="x/m", pooling="mean")]):
+        with pytest.raises(
+            CheckpointError, match="two models are named 'x/m'; give each a name of its own"
+        ):
+            named_apart([named, *others])
+    with pytest.raises(CheckpointError, match="two models are named 'x/m'; give each a name of its own"):
+        named_apart([at("a/x/m"), at("a/x/m", name="x/m", pooling="mean")])
 
 
 @pytest.mark.parametrize(

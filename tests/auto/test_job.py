@@ -34,6 +34,14 @@ def test_one_model_is_no_choice(make_auto, n_arms):
         make_auto(arms=(Arm("a"),)[:n_arms])
 
 
+def test_folders_of_one_name_are_told_apart_and_stay_so(make_auto, tmp_path):
+    for path in ("one", "other"):
+        (tmp_path / path / "run" / "full").mkdir(parents=True)
+    auto = make_auto(arms=[Arm(str(tmp_path / path / "run" / "full")) for path in ("one", "other")])
+    assert [arm.name for arm in auto.arms] == ["one/run/full", "other/run/full"]
+    assert replace(auto, passes=50.0).arms == auto.arms
+
+
 def test_a_model_may_stand_there_once(make_auto):
     with pytest.raises(CheckpointError, match="every model may stand there once, but 'a' does twice"):
         make_auto(arms=(Arm("a"), Arm("a")))

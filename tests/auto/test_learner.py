@@ -36,6 +36,8 @@ def test_rungs_are_stages_of_one_training(learner):
     assert same(whole, learner.train(CANDIDATE, 1))
     assert scores[1] == pytest.approx((learner.answers(whole) == learner.task.search.labels).mean())
     assert scores[1] > 0.7  # it learns
+    learner.drop(CANDIDATE)
+    assert learner.score(CANDIDATE, 1) == scores[1]  # from the start
 
 
 def test_the_final_split_is_not_touched(learner, monkeypatch):

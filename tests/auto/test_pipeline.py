@@ -120,7 +120,7 @@ DEATHS = [
 ]
 
 
-def test_a_choice_that_is_killed_again_and_again_ends_as_an_unbroken_one(
+def test_a_choice_that_is_killed_and_moved_again_and_again_ends_as_an_unbroken_one(
     finished, make_auto, brief, tmp_path
 ):
     path = tmp_path / "broken"
@@ -134,10 +134,12 @@ def test_a_choice_that_is_killed_again_and_again_ends_as_an_unbroken_one(
             patch.setattr(owner, attribute, _mortal(getattr(owner, attribute), n_before))
             with pytest.raises(Kill):
                 run_auto(make_auto(), path, resume=True, progress=False)
+        path = path.rename(tmp_path / f"after {attribute} {n_before}")
     assert not (path / "report.html").exists()
     summary = run_auto(make_auto(), path, resume=True, progress=False)
     assert summary["auto"]["trials"] == read_json(finished / "summary.json")["auto"]["trials"]
     assert "The choice among models" in (path / "report.html").read_text(encoding="utf-8")
+    assert str(tmp_path) not in (path / "config.json").read_text()
     records = [(folder / "arms" / "history.json").read_text() for folder in (path, finished)]
     assert records[0] == records[1]
     assert [(t.config, t.metrics.accuracy) for t in trials_of(path)] == [

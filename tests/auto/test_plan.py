@@ -5,27 +5,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlnas.auto.compute import ArmCost
+from rlnas.auto.plan import RUNGS as USUAL_RUNGS
 from rlnas.auto.plan import TRIALS_OF_EACH, Plan, make_plan
 from rlnas.errors import BudgetError
 
 COSTS = st.lists(st.builds(ArmCost, st.floats(0.1, 2.0), st.floats(0.01, 0.2)), min_size=2, max_size=5).map(
     lambda costs: {f"arm {i}": cost for i, cost in enumerate(costs)}
 )
-RUNGS = st.sampled_from([(1,), (1, 2), (1, 2, 4), (2, 3, 9)])
+RUNGS = st.sampled_from([(1,), (1, 2), (1, 2, 5), (2, 3, 9)])
 
 
 def test_half_of_the_trials_go_on_at_each_rung():
-    plan = Plan((1, 2, 4), 10)
+    plan = Plan((1, 2, 5), 10)
     assert plan.counts == (10, 5, 2)
-    assert plan.steps == (1, 1, 2)
+    assert plan.steps == (1, 1, 3)
     assert [plan.n_kept(rung) for rung in range(3)] == [5, 2, 1]
-    assert Plan((1, 2, 4), 2).counts == (2, 1, 1)
+    assert Plan((1, 2, 5), 2).counts == (2, 1, 1)
 
 
 def test_a_plan_costs_its_trials_as_far_as_they_come():
     even = [ArmCost(1.0, 0.0)] * 5
-    assert Plan((1, 2, 4), 10).at_most(even) == 10 + 5 + 2 * 2  # all to their end: 40
+    assert Plan((1, 2, 5), 10).at_most(even) == 10 + 5 + 2 * 3  # all to their end: 50
     assert Plan((1, 2), 2).at_most([ArmCost(1.0, 0.0), ArmCost(0.5, 0.0)]) == 1.5 + 1.0
+
+
+@given(st.integers(4, 40), st.floats(0.0, 0.19))
+def test_halving_by_default_takes_less_than_half_of_all_trials_to_their_end(n_trials, judge):
+    """All judging counted, for search items whose answers take less than a fifth of a training pass."""
+    cost = ArmCost(1.0, judge)
+    halved = Plan(USUAL_RUNGS, n_trials).at_most([cost] * n_trials)
+    assert halved < 0.5 * n_trials * cost.look(USUAL_RUNGS[-1])
 
 
 @given(COSTS, RUNGS, st.floats(0, 10), st.floats(1, 200))

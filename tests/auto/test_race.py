@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,28 +23,29 @@ class Kill(BaseException):
 
 
 class Told:
-    """Scores from a function of trial and rung; remembers what it was asked, and may be killed."""
+    """Scores from a function of trial and rung; remembers what it was asked, and may be killed.
 
-    def __init__(self, worth, n_left=None):
-        self.worth, self.n_left = worth, n_left
-        self.asked, self.kept = [], set()
+    `passes` are those that each look took: from where the trial was kept, else from the start.
+    """
+
+    def __init__(self, worth, rungs, n_left=None):
+        self.worth, self.rungs, self.n_left = worth, (0, *rungs), n_left
+        self.asked, self.kept, self.passes = [], {}, []
 
     def score(self, candidate, rung):
         if self.n_left is not None and len(self.asked) >= self.n_left:
             raise Kill
-        if rung:
-            assert candidate.number in self.kept
         self.asked.append((candidate.number, rung))
-        self.kept.add(candidate.number)
+        self.passes.append(self.rungs[rung + 1] - self.rungs[self.kept.get(candidate.number, 0)])
+        self.kept[candidate.number] = rung + 1
         return self.worth(candidate, rung)
 
     def drop(self, candidate):
-        self.kept.discard(candidate.number)
+        self.kept.pop(candidate.number, None)
 
 
-def run(worth, plan, record=None, n_left=None, kept=()):
-    learner = Told(worth, n_left)
-    learner.kept |= set(kept)
+def run(worth, plan, record=None, n_left=None):
+    learner = Told(worth, plan.rungs, n_left)
     record = Record() if record is None else record
     return race(plan, RATES, COSTS, learner, record, 0), learner, record
 
@@ -52,14 +55,15 @@ def by_number(candidate, rung):
 
 
 def test_the_better_half_goes_on_and_the_best_wins():
-    winner, learner, record = run(by_number, Plan((1, 2, 4), 6))
+    winner, learner, record = run(by_number, Plan((1, 2, 5), 6))
     assert [number for number, rung in learner.asked if rung == 0] == list(range(6))
     assert [number for number, rung in learner.asked if rung == 1] == [3, 4, 5]
     assert [number for number, rung in learner.asked if rung == 2] == [5]
     assert winner.candidate.number == 5
     assert winner.score == pytest.approx(2.5)
-    assert learner.kept == {5}
-    assert sum(look.cost for look in record.looks) <= Plan((1, 2, 4), 6).at_most(list(COSTS.values()))
+    assert set(learner.kept) == {5}
+    assert learner.passes == [1] * 6 + [1] * 3 + [3]
+    assert sum(look.cost for look in record.looks) <= Plan((1, 2, 5), 6).at_most(list(COSTS.values()))
 
 
 def test_of_equal_trials_the_cheaper_ones_go_on_and_then_the_earlier():
@@ -68,22 +72,70 @@ def test_of_equal_trials_the_cheaper_ones_go_on_and_then_the_earlier():
     assert winner.candidate.number == 1
 
 
-@settings(max_examples=15)
-@given(st.integers(0, 13), st.integers(2, 8))
-def test_a_race_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path_factory, n_left, n_trials):
-    plan = Plan((1, 2, 4), n_trials)
-    whole, _, unbroken = run(by_number, plan)
-    path = tmp_path_factory.mktemp("race") / "history.json"
-    kept = set()
-    for allowed in (n_left, None):
-        try:
-            winner, _, record = run(by_number, plan, Record(path), allowed, kept)
-        except Kill:
-            kept = set(range(n_trials))  # weights lie there; some may be dropped again
-            continue
-        assert winner == whole
-        assert record.looks == unbroken.looks
+FAILURES = st.lists(st.integers(0, 3), min_size=8, max_size=8)
+"""Of each trial: at which rung it fails; at none for 3."""
+
+
+def failing(fails_at):
+    def worth(candidate, rung):
+        if fails_at[candidate.number] == rung:
+            raise TrainingError("the loss became nan")
+        return by_number(candidate, rung)
+
+    return worth
+
+
+@settings(max_examples=40)
+@given(FAILURES, st.integers(2, 8))
+def test_the_best_of_those_that_come_to_the_end_wins_whoever_fails(fails_at, n_trials):
+    plan = Plan((1, 2, 5), n_trials)
+    if 3 not in fails_at[:n_trials]:
+        with pytest.raises(
+            TrainingError, match=f"all {n_trials} trials failed in training; check the labels"
+        ):
+            run(failing(fails_at), plan)
         return
+    winner, learner, record = run(failing(fails_at), plan)
+    ends = [look for look in record.looks if look.rung == 2]
+    assert winner == min(ends, key=lambda look: look.order)
+    assert winner.score is not None
+    assert len({(look.candidate.number, look.rung) for look in record.looks}) == len(record.looks)
+    for look, passes in zip(record.looks, learner.passes, strict=True):
+        assert look.cost == COSTS[look.candidate.arm].look(passes)
+
+
+@settings(max_examples=40)
+@given(FAILURES, st.integers(2, 8), st.integers(0, 20))
+def test_a_race_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path_factory, fails_at, n_trials, n_left):
+    fails_at[n_left % n_trials] = 3
+    plan, worth = Plan((1, 2, 5), n_trials), failing(fails_at)
+    whole, _, unbroken = run(worth, plan)
+    path = tmp_path_factory.mktemp("race") / "history.json"
+    with suppress(Kill):
+        run(worth, plan, Record(path), n_left)
+    winner, _, record = run(worth, plan, Record(path))
+    assert winner == whole
+    assert record.looks == unbroken.looks
+
+
+def test_where_all_of_a_rung_fail_the_next_best_goes_on_from_the_start_in_their_place():
+    fails_at = [3, 3, 0, 1, 1, 1]  # 4, 5 and 3 go on, and fail; 2 has failed before
+    winner, learner, record = run(failing(fails_at), Plan((1, 2, 5), 6))
+    assert learner.asked[6:] == [(3, 1), (4, 1), (5, 1), (1, 1), (1, 2)]
+    assert learner.passes[6:] == [1, 1, 1, 2, 3]
+    assert winner.candidate.number == 1
+    assert set(learner.kept) == {1}
+    assert [look.score for look in record.at(1).values()] == [None, None, None, pytest.approx(1.1)]
+
+
+def test_where_the_last_ones_fail_the_furthest_go_on_before_the_others():
+    def worth(candidate, rung):
+        return failing([3, 3, 3, 2, 2, 2])(candidate, rung) - 2 * rung  # worse from rung to rung
+
+    winner, learner, _ = run(worth, Plan((1, 2, 5), 6))
+    assert learner.asked[9:] == [(5, 2), (4, 2), (3, 2), (2, 1), (2, 2)]
+    assert learner.passes[9:] == [3, 5, 5, 2, 3]
+    assert winner.candidate.number == 2
 
 
 def test_nothing_that_is_on_record_is_done_again(tmp_path):

@@ -89,6 +89,15 @@ def test_what_was_chosen_why_and_at_what_cost(chosen):
     ]
 
 
+def test_a_choice_that_had_to_make_up_for_failures_says_that_it_took_more_than_planned(chosen):
+    chosen["auto"]["cost"]["at_most"] = 13.0
+    assert auto_sentences(chosen)[-1] == (
+        "All took 13.3 passes of minilm, more than the 13.0 planned, as trainings that failed were made up "
+        "for: 6.0 for the choice, where all trials to their end would have taken 8.4, and 7.3 for the "
+        "search and its baseline."
+    )
+
+
 def test_a_single_finalist_has_no_next_best(chosen):
     chosen["auto"]["trials"][0]["scores"].pop()
     assert "next best" not in auto_sentences(chosen)[0]

@@ -107,6 +107,23 @@ def test_some_settings_may_change(folder, key, value):
     assert read_json(folder.config)[key] == value
 
 
+def test_a_folder_with_settings_that_name_places_inside_it_may_be_moved(folder, tmp_path):
+    def settings(path):
+        return SETTINGS | {"model": str(path / "arms" / "winner"), "from_run": str(tmp_path / "other")}
+
+    folder.config.write_text(json.dumps(settings(folder.path)))  # as earlier versions wrote it
+    folder.open(settings(folder.path), resume=True)
+    moved = RunFolder(tmp_path / "moved")
+    folder.path.rename(moved.path)
+    moved.open(settings(moved.path), resume=True)
+    assert read_json(moved.config)["model"] == "arms/winner"
+    assert read_json(moved.config)["from_run"] == str(tmp_path / "other")
+    with pytest.raises(
+        HistoryError, match=r"was started with model=arms/winner, not model=.*/winner; resume"
+    ):
+        moved.open(settings(tmp_path / "elsewhere"), resume=True)
+
+
 def test_a_damaged_config_is_named(folder):
     folder.config.write_text("{")
     with pytest.raises(RunFolderError, match=r"config.json' is damaged: Expecting .*; put it back"):
