@@ -31,7 +31,7 @@ from rlnas.auto.compute import arm_cost, forward_flops
 from rlnas.auto.learner import FullLearner
 from rlnas.auto.plan import RUNGS, Plan
 from rlnas.auto.race import race
-from rlnas.auto.record import Record
+from rlnas.auto.record import Judgement, Record
 from rlnas.cli import minilm_path
 from rlnas.controllers.random import RandomController
 from rlnas.data import load_task
@@ -113,7 +113,7 @@ def _cell(options: argparse.Namespace, own: Path, name: str, seed: int) -> dict[
     winner = race(plan, curves.rates(), costs, curves, seen, seed)
     rows = {number: row for number, row in curves.rows.items() if number < plan.n_trials}
     best = max(rows, key=lambda number: rows[number]["final"])
-    patient = min(rows, key=lambda number: (-rows[number]["scores"][-1], number))
+    patient = min(rows, key=lambda number: (-rows[number]["scores"][-1], rows[number]["losses"][-1]))
     figures = {
         "task": name,
         "seed": seed,
@@ -149,8 +149,8 @@ class Curves:
         stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         self.rows: dict[int, dict[str, Any]] = {int(number): row for number, row in stored.items()}
 
-    def score(self, candidate: Candidate, rung: int) -> float:
-        """What a trial scored at a rung on the search split."""
+    def judge(self, candidate: Candidate, rung: int) -> Judgement:
+        """What a trial was worth at a rung on the search split."""
         if candidate.number not in self.rows:
             self.rows[candidate.number] = self._trained(candidate)
             temporary = self._path.with_suffix(".tmp")
@@ -160,22 +160,22 @@ class Curves:
         own = (candidate.arm, candidate.learning_rate, candidate.batch_size)
         if own != (row["arm"], row["learning_rate"], row["batch_size"]):
             raise SystemExit(f"{self._path} holds other trials: {row}, not {candidate}; delete it")
-        return float(row["scores"][rung])
+        return Judgement(row["scores"][rung], row["losses"][rung])
 
     def drop(self, candidate: Candidate) -> None:
         """Nothing: its weights are gone already."""
 
     def _trained(self, candidate: Candidate) -> dict[str, Any]:
-        learner, scores = self._learner, []
+        learner, task, found = self._learner, self._learner.task, []
         for rung in range(len(learner.rungs)):
             supernet = learner.train(candidate, rung)
-            task = learner.task
-            scores.append(score(task.metric, task.search.labels, learner.answers(supernet)))
+            found.append(learner.worth(supernet))
         learner.drop(candidate)
         answers = predict(supernet.model, supernet.encode(task.final))
         row = {
             **candidate.to_dict(),
-            "scores": scores,
+            "scores": [each.score for each in found],
+            "losses": [each.loss for each in found],
             "final": score(task.metric, task.final.labels, answers),
         }
         print(row, flush=True)

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlnas.auto.entrants import load
+from rlnas.auto.record import Judgement
 from rlnas.errors import TrainingError, first_line
 from rlnas.run.folder import write_folder
 from rlnas.run.training import optimisation
 from rlnas.scores import score
 from rlnas.supernet import FullTrainer
-from rlnas.supernet.inference import predict
+from rlnas.supernet.importance import task_loss
+from rlnas.supernet.inference import logits_of, to_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import numpy as np
-    import numpy.typing as npt
 
     from rlnas.auto.arms import Arm
     from rlnas.auto.candidates import Candidate
@@ -49,15 +48,14 @@ class FullLearner:
     folder: Path
     progress: bool = True
 
-    def score(self, candidate: Candidate, rung: int) -> float:
+    def judge(self, candidate: Candidate, rung: int) -> Judgement:
         """Train on to a rung, and judge on the search split.
 
         Raises:
             TrainingError: If the loss is not a finite number, or a GPU has too little memory.
             EvaluationError: If the answers are not finite.
         """
-        supernet = self.train(candidate, rung)
-        return score(self.task.metric, self.task.search.labels, self.answers(supernet))
+        return self.worth(self.train(candidate, rung))
 
     def train(self, candidate: Candidate, rung: int) -> Supernet:
         """The trial's model at a rung, from as far as its training has come.
@@ -79,9 +77,16 @@ class FullLearner:
             raise TrainingError(f"the device has too little memory: {first_line(error)}") from error
         return supernet
 
-    def answers(self, supernet: Supernet) -> npt.NDArray[np.generic]:
-        """What a model says of every search item, shape ``(n_items,)``."""
-        return predict(supernet.model, supernet.encode(self.task.search), name="a model in training")
+    def worth(self, supernet: Supernet) -> Judgement:
+        """What a model is worth on the search split.
+
+        Raises:
+            EvaluationError: If the answers are not finite.
+        """
+        search = supernet.encode(self.task.search)
+        logits = logits_of(supernet.model, search, name="a model in training")
+        loss = task_loss(logits, torch.from_numpy(search.labels))
+        return Judgement(score(self.task.metric, search.labels, to_predictions(logits)), loss.item())
 
     def drop(self, candidate: Candidate) -> None:
         """Remove the paused training."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlnas.auto.candidates import Candidate
     from rlnas.auto.compute import ArmCost
     from rlnas.auto.plan import Plan
-    from rlnas.auto.record import Record
+    from rlnas.auto.record import Judgement, Record
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Learner(Protocol):
     """Trains trials and judges them."""
 
-    def score(self, candidate: Candidate, rung: int) -> float:
+    def judge(self, candidate: Candidate, rung: int) -> Judgement:
         """Train on up to a rung, from the start where nothing is kept, and judge on the search split.
 
         Raises:
@@ -48,10 +48,10 @@ def race(
 ) -> Look:
     """Train trials rung by rung; the better half goes on, and the best of those that came to the end wins.
 
-    Of equal scores the cheaper model is better, then the earlier trial. Where all that went on to a rung
-    have failed there, those that had been left behind go on in their place, the furthest and best first,
-    until one comes to that rung. What `record` holds is not done again, and the rest comes out as if
-    nothing had been broken off.
+    Of equal scores that with the lower loss is better, then the cheaper model, then the earlier trial.
+    Where all that went on to a rung have failed there, those that had been left behind go on in their
+    place, the furthest and best first, until one comes to that rung. What `record` holds is not done
+    again, and the rest comes out as if nothing had been broken off.
 
     Args:
         plan: Rungs, and how many trials reach them.
@@ -130,14 +130,14 @@ class _Track:
     def look_at(self, candidate: Candidate, rung: int, n_passes: int) -> None:
         """Train a trial up to a rung, which takes so many passes, and put its score on record."""
         try:
-            score = self.learner.score(candidate, rung)
+            found = self.learner.judge(candidate, rung)
         except (TrainingError, EvaluationError) as error:
-            score = None
+            found = None
             logger.warning("%s is out: %s", candidate, error)
-        self.record.append(Look(candidate, rung, score, self.costs[candidate.arm].look(n_passes)))
-        if score is None:
+        self.record.append(Look(candidate, rung, found, self.costs[candidate.arm].look(n_passes)))
+        if found is None:
             self.learner.drop(candidate)
-        said = "failed" if score is None else f"{score:.4f} on the search split"
+        said = "failed" if found is None else f"{found.score:.4f} on the search split"
         logger.info("%s, after %d passes: %s", candidate, self.plan.rungs[rung], said)
 
     def drop_losers(self, rung: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlnas.auto.candidates import Candidate
@@ -15,36 +15,57 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model is worth on the search split.
+
+    Attributes:
+        score: The task's metric.
+        loss: Mean loss of the task, cross entropy in nats or squared error. It tells models apart of which
+            the metric says the same, as early in a training that still names one class only.
+    """
+
+    score: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A trial judged at a rung.
 
     Attributes:
         candidate: The trial.
         rung: Number of the rung, from 0.
-        score: The task's metric on the search split; None where the training failed, as by too high a rate.
+        found: What it is worth there; None where the training failed, as by too high a rate.
         cost: Passes of the reference that it took, from the rung before.
     """
 
     candidate: Candidate
     rung: int
-    score: float | None
+    found: Judgement | None
     cost: float
 
     @property
-    def order(self) -> tuple[float, float, int]:
-        """Better looks at one rung have lower ones: by score, then by cost, then by age."""
-        score = -math.inf if self.score is None else self.score
-        return (-score, self.cost, self.candidate.number)
+    def score(self) -> float | None:
+        """The task's metric on the search split; None where the training failed."""
+        return None if self.found is None else self.found.score
+
+    @property
+    def order(self) -> tuple[float, float, float, int]:
+        """Better looks at one rung have lower ones: by score, by loss, by cost, then by age."""
+        found = self.found or Judgement(-math.inf, math.inf)
+        return (-found.score, found.loss, self.cost, self.candidate.number)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**self.candidate.to_dict(), "rung": self.rung, "score": self.score, "cost": self.cost}
+        found = {"score": None, "loss": None} if self.found is None else asdict(self.found)
+        return {**self.candidate.to_dict(), "rung": self.rung, **found, "cost": self.cost}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Look:
         """Inverse of `to_dict`."""
-        rung, score, cost = (values.pop(name) for name in ("rung", "score", "cost"))
-        return cls(Candidate(**values), int(rung), None if score is None else float(score), float(cost))
+        rung, score, loss, cost = (values.pop(name) for name in ("rung", "score", "loss", "cost"))
+        found = None if score is None else Judgement(float(score), float(loss))
+        return cls(Candidate(**values), int(rung), found, float(cost))
 
 
 class Record:

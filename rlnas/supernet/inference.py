@@ -31,8 +31,7 @@ def predict(
     """Predictions for all items of a split, in the split's order.
 
     Args:
-        model: In evaluation mode; called with ``input_ids``, ``attention_mask`` and, where the
-            tokenizer made them, ``token_type_ids``.
+        model: As in `logits_of`, which also tells of the rest.
         encoded: Tokens of the items.
         batch_size: Items per forward pass.
         name: What messages call the model.
@@ -44,25 +43,43 @@ def predict(
         EvaluationError: If a logit is not a finite number.
         ValueError: If the split is empty.
     """
-    n_bad = 0
-    predictions: npt.NDArray[np.generic] | None = None
+    return to_predictions(logits_of(model, encoded, batch_size, name=name))
+
+
+def logits_of(
+    model: PreTrainedModel, encoded: EncodedSplit, batch_size: int = 32, *, name: str = "the model"
+) -> Tensor:
+    """Logits for all items of a split, in the split's order.
+
+    Args:
+        model: In evaluation mode; called with ``input_ids``, ``attention_mask`` and, where the
+            tokenizer made them, ``token_type_ids``.
+        encoded: Tokens of the items.
+        batch_size: Items per forward pass.
+        name: What messages call the model.
+
+    Returns:
+        Shape ``(n, n_outputs)``, float32, on the CPU.
+
+    Raises:
+        EvaluationError: If a logit is not a finite number.
+        ValueError: If the split is empty.
+    """
+    parts: list[Tensor] = []
+    indices: list[npt.NDArray[np.int64]] = []
     for batch in sorted_batches(encoded, batch_size, model.device):
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids
         with torch.inference_mode():
-            logits = model(**inputs).logits
-            part = to_predictions(logits)
-            # The largest of classes would hide a NaN.
-            n_bad += int((~torch.isfinite(logits)).any(dim=1).sum())
-        if predictions is None:
-            predictions = np.empty(len(encoded), dtype=part.dtype)
-        predictions[batch.indices] = part
-    if predictions is None:
+            parts.append(model(**inputs).logits.float().cpu())
+        indices.append(batch.indices)
+    if not parts:
         raise ValueError("predict needs at least one item, but the split is empty")
-    if n_bad:
+    logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(indices)))]
+    if n_bad := int((~torch.isfinite(logits)).any(dim=1).sum()):
         raise EvaluationError(
             f"{n_bad} of {len(encoded)} predictions of {name} are not finite numbers; "
             "train it again, or take another number format"
         )
-    return predictions
+    return logits

@@ -8,6 +8,7 @@ from rlnas.auto.learner import FullLearner
 from rlnas.data import load_task
 from rlnas.errors import TrainingError
 from rlnas.supernet import FullTrainer, Supernet
+from rlnas.supernet.inference import logits_of, predict
 from rlnas.supernet.optimisation import Optimisation
 
 RUNGS = (1, 3)
@@ -29,15 +30,19 @@ def same(one, other):
 
 def test_rungs_are_stages_of_one_training(learner):
     """Pausing changes nothing, and a rung is not trained again."""
-    scores = [learner.score(CANDIDATE, rung) for rung in range(2)]
+    scores = [learner.judge(CANDIDATE, rung) for rung in range(2)]
     whole = learner.arms["tiny"].load(learner.task, max_seq_len=16, device="cpu", seed=0)
     trainer = FullTrainer(Optimisation(epochs=3, batch_size=16, learning_rate=3e-3))
     trainer.train(whole, learner.task, progress=False)
     assert same(whole, learner.train(CANDIDATE, 1))
-    assert scores[1] == pytest.approx((learner.answers(whole) == learner.task.search.labels).mean())
-    assert scores[1] > 0.7  # it learns
+    search = whole.encode(learner.task.search)
+    assert scores[1].score == pytest.approx((predict(whole.model, search) == search.labels).mean())
+    likely = logits_of(whole.model, search).log_softmax(dim=1).numpy()[range(len(search)), search.labels]
+    assert scores[1].loss == pytest.approx(-likely.mean(), rel=1e-5)
+    assert scores[1].score > 0.7  # it learns
+    assert scores[1].loss < scores[0].loss
     learner.drop(CANDIDATE)
-    assert learner.score(CANDIDATE, 1) == scores[1]  # from the start
+    assert learner.judge(CANDIDATE, 1) == scores[1]  # from the start
 
 
 def test_the_final_split_is_not_touched(learner, monkeypatch):
@@ -46,13 +51,13 @@ def test_the_final_split_is_not_touched(learner, monkeypatch):
     monkeypatch.setattr(
         Supernet, "encode", lambda self, split: seen.append(split.name) or encode(self, split)
     )
-    learner.score(CANDIDATE, 0)
+    learner.judge(CANDIDATE, 0)
     assert set(seen) == {learner.task.train.name, learner.task.search.name}
     assert learner.task.final.name not in seen
 
 
 def test_a_trial_that_lost_leaves_nothing_and_the_winner_its_model(learner, tmp_path):
-    learner.score(CANDIDATE, 0)
+    learner.judge(CANDIDATE, 0)
     learner.drop(CANDIDATE)
     learner.drop(CANDIDATE)
     assert list((tmp_path / "paused").iterdir()) == []
@@ -65,7 +70,7 @@ def test_a_trial_that_lost_leaves_nothing_and_the_winner_its_model(learner, tmp_
 
 def test_too_high_a_rate_is_a_failure_of_the_trial(learner):
     with pytest.raises(TrainingError, match="lower the learning rate"):
-        learner.score(Candidate(0, "tiny", 1e30, 16), 1)
+        learner.judge(Candidate(0, "tiny", 1e30, 16), 1)
 
 
 def test_too_large_a_batch_is_a_failure_of_the_trial(learner, monkeypatch):
@@ -74,4 +79,4 @@ def test_too_large_a_batch_is_a_failure_of_the_trial(learner, monkeypatch):
 
     monkeypatch.setattr(FullTrainer, "train", no_memory)
     with pytest.raises(TrainingError, match="the device has too little memory: CUDA out of memory"):
-        learner.score(CANDIDATE, 0)
+        learner.judge(CANDIDATE, 0)

@@ -109,9 +109,9 @@ class Kill(BaseException):
 
 
 DEATHS = [
-    (FullLearner, "score", 1),  # in the middle of the first rung
+    (FullLearner, "judge", 1),  # in the middle of the first rung
     (Record, "append", 4),  # trained, not yet on record
-    (FullLearner, "score", 2),
+    (FullLearner, "judge", 2),
     (FullLearner, "keep", 0),
     (rlnas.auto.pipeline, "run_job", 0),
     (Supernet, "save", 0),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rlnas.auto.compute import ArmCost
 from rlnas.auto.plan import Plan
 from rlnas.auto.race import race
-from rlnas.auto.record import Record
+from rlnas.auto.record import Judgement, Record
 from rlnas.errors import EvaluationError, TrainingError
 
 pytest.importorskip("optuna")
@@ -32,13 +32,13 @@ class Told:
         self.worth, self.rungs, self.n_left = worth, (0, *rungs), n_left
         self.asked, self.kept, self.passes = [], {}, []
 
-    def score(self, candidate, rung):
+    def judge(self, candidate, rung):
         if self.n_left is not None and len(self.asked) >= self.n_left:
             raise Kill
         self.asked.append((candidate.number, rung))
         self.passes.append(self.rungs[rung + 1] - self.rungs[self.kept.get(candidate.number, 0)])
         self.kept[candidate.number] = rung + 1
-        return self.worth(candidate, rung)
+        return Judgement(self.worth(candidate, rung), 0.7)
 
     def drop(self, candidate):
         self.kept.pop(candidate.number, None)

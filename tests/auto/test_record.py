@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from rlnas.auto.candidates import Candidate
-from rlnas.auto.record import Look, Record
+from rlnas.auto.record import Judgement, Look, Record
 from rlnas.errors import RunFolderError
 
 LOOKS = (
-    Look(Candidate(0, "a", 1e-4, 32), 0, 0.5, 1.0),
+    Look(Candidate(0, "a", 1e-4, 32), 0, Judgement(0.5, 0.7), 1.0),
     Look(Candidate(1, "b", 2e-4, 16), 0, None, 0.5),
-    Look(Candidate(0, "a", 1e-4, 32), 1, 0.7, 1.0),
+    Look(Candidate(0, "a", 1e-4, 32), 1, Judgement(0.7, 0.6), 1.0),
 )
 
 
@@ -22,12 +22,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert record.at(2) == {}
 
 
-def test_better_is_by_score_then_by_cost_then_by_age():
-    def look(number, score, cost):
-        return Look(Candidate(number, "a", 1e-4, 32), 0, score, cost)
+def test_better_is_by_score_then_by_loss_then_by_cost_then_by_age():
+    def look(number, score, cost, loss=0.7):
+        found = None if score is None else Judgement(score, loss)
+        return Look(Candidate(number, "a", 1e-4, 32), 0, found, cost)
 
     ranked = [
-        look(3, 0.9, 2.0),
+        look(3, 0.9, 2.0, loss=9.0),
+        look(5, 0.8, 2.0, loss=0.6),
         look(2, 0.8, 0.5),
         look(0, 0.8, 1.0),
         look(1, 0.8, 1.0),

@@ -6,7 +6,7 @@ from rlnas.auto.candidates import Candidate
 from rlnas.auto.compute import SearchCost
 from rlnas.auto.entrants import Entrant
 from rlnas.auto.plan import Plan
-from rlnas.auto.record import Look
+from rlnas.auto.record import Judgement, Look
 from rlnas.auto.summary import Choice
 from rlnas.run.folder import read_json
 from rlnas.space import ModelShape
@@ -17,7 +17,7 @@ pytest.importorskip("optuna")
 def test_the_winner_names_its_arm():
     shape = ModelShape(1, 4, 64, 32)
     entrants = tuple(Entrant(name, shape, 1.0, 0.1, 1.0, 0.1) for name in ("a", "b"))
-    look = Look(Candidate(1, "b", 1e-4, 32), 0, 0.5, 1.0)
+    look = Look(Candidate(1, "b", 1e-4, 32), 0, Judgement(0.5, 0.7), 1.0)
     choice = Choice(Plan((1,), 2), entrants, (look,), look, SearchCost(0.0, 0.0, 0.0, 0.0))
     assert choice.entrant is entrants[1]
 
