@@ -3,7 +3,8 @@
 Each round launches a search, ends it at a random moment (by a stop, or by taking its instance away), and
 launches it again from what had been copied to S3 by then. Its history is compared with that of a job which
 nobody touched: configs, accuracies and rewards. The first rounds run to their end; the others are fetched
-while they run, once the history is whole, and spared the timing of finalists.
+while they run, once the history is whole, and spared the timing of finalists. At last a tuning job tries
+other settings in short searches, two at a time; the values it chooses by are compared with the histories.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ def main() -> None:
     parser.add_argument("--cuts", type=int, default=1, help="times that each is cut off")
     parser.add_argument("--whole", type=int, default=1, help="rounds that run to their end")
     parser.add_argument("--budget", type=int, default=300, help="trials of each search")
+    parser.add_argument("--tune", type=int, default=3, help="training jobs of a tuning job; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.whole, options.budget = 1, 0, 200
+        options.rounds, options.whole, options.budget, options.tune = 1, 0, 200, 0
     os.environ.update(CREDENTIALS)
     with tempfile.TemporaryDirectory() as folder, mock_aws():
         boto3.client("s3").create_bucket(
@@ -113,19 +115,27 @@ class Runs:
             "n_rounds": len(rounds),
             "n_equal": sum(one["equal"] for one in rounds),
             "rounds": rounds,
+            **({"tuning": self._tuned(options.tune, table)} if options.tune else {}),
         }
 
-    def _launched(self, name: str, *more: str) -> Job:
-        before = set(self._service.jobs)
-        arguments = [
-            *("sagemaker", "launch", "--name", name, "--bucket", BUCKET, "--resume"),
+    def _arguments(
+        self, command: str, name: str, own: tuple[str, ...], search: tuple[str, ...]
+    ) -> list[str]:
+        """Of a command that creates a job: what all of them have, and what it has of its own."""
+        return [
+            *("sagemaker", command, "--name", name, "--bucket", BUCKET, *own),
             *("--role", "arn:aws:iam::123456789012:role/rlnas", "--image", "rlnas:1"),
             *("--instance-type", "ml.m5.large", "--", "--model", str(self._root / "model")),
             *("--task", str(self._root / "task"), "--search-items", "64", "--device", "cpu"),
-            *("--seq-len", "16", "--target-ratio", "0.75", "--seed", "0", "--controller", "evolution"),
+            *("--seq-len", "16", "--target-ratio", "0.75"),
             *("--full-epochs", "1", "--epochs", "1", "--finish-epochs", "0", "--repair-items", "0"),
-            *("--budget", str(self._budget), *more),
+            *search,
         ]
+
+    def _launched(self, name: str, *more: str) -> Job:
+        before = set(self._service.jobs)
+        search = ("--seed", "0", "--controller", "evolution", "--budget", str(self._budget), *more)
+        arguments = self._arguments("launch", name, ("--resume",), search)
         while _quietly(arguments):  # names hold the second of the launch, which may be taken
             time.sleep(1.0)
         (found,) = set(self._service.jobs) - before
@@ -157,6 +167,29 @@ class Runs:
         self._service.wait(job.name, 900)
         return len(self._fetched(job, self._root / f"{job.name}-kept"))
 
+    def _tuned(self, count: int, table: tuple[str, ...]) -> dict[str, Any]:
+        """Run a tuning job to its end; whether its values and its best job are those of the histories."""
+        begun = time.monotonic()
+        tried = ("--range", "seed=0:1000", "--choice", "controller=evolution,random")
+        own = (*tried, "--strategy", "Random", "--max-jobs", str(count), "--max-parallel", "2")
+        if code := _quietly(self._arguments("tune", "tuned", own, ("--budget", "48", *table))):
+            raise RuntimeError(f"rlnas sagemaker tune has ended with {code}")
+        ((name, tuning),) = self._service.tuning_jobs.items()
+        tuning.wait(900)
+        runs = [self._fetched(one.job, self._root / one.job.name) for one in tuning.tries]
+        best = [max((reward for *_, reward in run), default=-1.0) for run in runs]
+        told = [one.job.metrics().get("rlnas:best_reward", -2.0) for one in tuning.tries]
+        fetched = self._history(name, self._root / "best")
+        return {
+            "seconds": round(time.monotonic() - begun, 1),
+            "status": tuning.status,
+            "settings": [dict(one.settings) for one in tuning.tries],
+            "values": told,
+            "n_values_of_histories": sum(abs(a - b) < 1e-5 for a, b in zip(best, told, strict=True)),
+            "n_histories": len({str(run) for run in runs}),
+            "fetched_the_best": fetched == runs[best.index(max(best))],
+        }
+
     def _n_scored(self) -> int:
         """Trials that the running job has committed."""
         run = self._service.base(0) / "run"
@@ -166,9 +199,12 @@ class Runs:
         except RLNASError:  # not there yet
             return 0
 
-    def _fetched(self, job: Job, out: Path) -> list[tuple[object, ...]]:
-        """What a job has scored, as it lies in S3."""
-        if _quietly(["sagemaker", "fetch", job.name, "--out", str(out)]):
+    def _fetched(self, job: Job, out: Path) -> list[tuple[Any, ...]]:
+        """What a training job has scored, as it lies in S3."""
+        return self._history(job.name, out)
+
+    def _history(self, name: str, out: Path) -> list[tuple[Any, ...]]:
+        if _quietly(["sagemaker", "fetch", name, "--out", str(out)]):
             return []
         if not (out / "history.sqlite").is_file():
             return []

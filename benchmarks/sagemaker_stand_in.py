@@ -26,10 +26,12 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 
+from benchmarks.sagemaker_logs import LogStream
+from benchmarks.sagemaker_tuning_jobs import TuningJobs
 from rlnas.sagemaker.checking import check_request
 from rlnas.sagemaker.checkpoints import IGNORED, MARKERS
 from rlnas.sagemaker.storage import Place
@@ -52,9 +54,11 @@ def train_script() -> str:
 
 @dataclass
 class Job:
-    """A training job and its processes, one per host."""
+    """A training job and its processes, one per host; jobs beside each other differ in their slot."""
 
     request: dict[str, Any]
+    slot: int = 0
+    tuning_arn: str | None = None
     status: str = "InProgress"
     secondary: str = "Training"
     failure: str | None = None
@@ -71,6 +75,20 @@ class Job:
         """As the request has it."""
         return str(self.request["TrainingJobName"])
 
+    @property
+    def arn(self) -> str:
+        """Made of the name."""
+        return f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{self.name}"
+
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric, found in the log as the service does."""
+        found = {}
+        for metric in self.request["AlgorithmSpecification"]["MetricDefinitions"]:
+            for line in list(self.log):
+                for match in re.finditer(metric["Regex"], line):
+                    found[metric["Name"]] = float(match[1])
+        return found
+
 
 class StandIn:
     """The service. A context manager that ends all that it has started.
@@ -83,7 +101,7 @@ class StandIn:
 
     def __init__(self, root: Path, *, seed: int = 0, sync_s: float = 0.2) -> None:
         self.root, self.jobs = root, dict[str, Job]()
-        self.tuning_requests: list[dict[str, Any]] = []
+        self.tuning_jobs = TuningJobs(self, seed)
         self._rng, self._sync_s, self._lock = random.Random(seed), sync_s, threading.Lock()
         self._bin = root / "bin"
         self._bin.mkdir(parents=True, exist_ok=True)
@@ -100,16 +118,21 @@ class StandIn:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for tuning in self.tuning_jobs.values():
+            with contextlib.suppress(ValueError):  # it has ended
+                tuning.stop()  # which begins no more jobs
         for job in self.jobs.values():
             _kill(job)
             if job.thread is not None:
                 job.thread.join()
+        for tuning in self.tuning_jobs.values():
+            tuning.wait()
 
     def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """What the service says to a request; raises `LookupError` or `ValueError` where it refuses."""
         check_request(operation, request)
         if operation == "CreateTrainingJob":
-            return self._create(request)
+            return {"TrainingJobArn": self.create(request).arn}
         if operation == "DescribeTrainingJob":
             return self._describe(self.jobs[request["TrainingJobName"]])
         if operation == "StopTrainingJob":
@@ -120,7 +143,7 @@ class StandIn:
                 {
                     "TrainingJobName": job.name,
                     "TrainingJobStatus": job.status,
-                    "TrainingJobArn": _arn(job.name),
+                    "TrainingJobArn": job.arn,
                     "CreationTime": 0,
                 }
                 for job in self.jobs.values()
@@ -128,10 +151,7 @@ class StandIn:
                 and job.status == request.get("StatusEquals", job.status)
             ]
             return {"TrainingJobSummaries": found}
-        if operation == "CreateHyperParameterTuningJob":
-            self.tuning_requests.append(request)
-            return {"HyperParameterTuningJobArn": _arn(request["HyperParameterTuningJobName"])}
-        raise ValueError(f"the stand-in knows no {operation}")
+        return self.tuning_jobs.answer(operation, request)
 
     def wait(self, name: str, seconds: float = 120.0) -> Job:
         """The job once it has ended."""
@@ -148,15 +168,18 @@ class StandIn:
         job.vanished = True
         _kill(job)
 
-    def base(self, host: int) -> Path:
-        """What is ``/opt/ml`` on a host."""
-        return self.root / f"host-{host}" / "ml"
+    def base(self, host: int, slot: int = 0) -> Path:
+        """What is ``/opt/ml`` on a host; only jobs beside another one have a slot above 0."""
+        return self.root / (f"slot-{slot}" if slot else "") / f"host-{host}" / "ml"
 
-    def _create(self, request: dict[str, Any]) -> dict[str, Any]:
-        job = Job(request)
-        if job.name in self.jobs:
-            raise ValueError(f"the job {job.name} is there already")
+    def create(self, request: dict[str, Any], tuning_arn: str | None = None) -> Job:
+        """Begin a training job; raises `ValueError` where the service refuses."""
+        check_request("CreateTrainingJob", request)
         with self._lock:
+            busy = {job.slot for job in self.jobs.values() if job.status not in DONE}
+            job = Job(request, min(set(range(len(busy) + 1)) - busy), tuning_arn)
+            if job.name in self.jobs:
+                raise ValueError(f"the job {job.name} is there already")
             self.jobs[job.name] = job
         # Names that lead to this machine: the first host's is where the others find it.
         hosts = [f"127.0.0.{n + 1}" for n in range(request["ResourceConfig"]["InstanceCount"])]
@@ -167,10 +190,10 @@ class StandIn:
             self._start(job, number, port)
         job.thread = threading.Thread(target=self._attend, args=(job,), daemon=True)
         job.thread.start()
-        return {"TrainingJobArn": _arn(job.name)}
+        return job
 
     def _lay_out(self, job: Job, number: int, hosts: list[str], host: str) -> None:
-        base, request = self.base(number), job.request
+        base, request = self.base(number, job.slot), job.request
         shutil.rmtree(base, ignore_errors=True)
         for name in ("input/config", "input/data", "model", "output/data", "checkpoints"):
             (base / name).mkdir(parents=True)
@@ -189,7 +212,7 @@ class StandIn:
     def _start(self, job: Job, number: int, port: int) -> None:
         environ = {
             "PATH": f"{self._bin}:/usr/bin:/bin",
-            "SAGEMAKER_BASE_DIR": str(self.base(number)),
+            "SAGEMAKER_BASE_DIR": str(self.base(number, job.slot)),
             "TRAINING_JOB_NAME": job.name,
             "RLNAS_SAGEMAKER_PORT": str(port),
             **{
@@ -209,7 +232,8 @@ class StandIn:
             start_new_session=True,
         )
         job.processes.append(process)
-        reader = threading.Thread(target=_read, args=(process.stdout, job.log), daemon=True)
+        stream = LogStream(job.name, number)
+        reader = threading.Thread(target=stream.read, args=(process.stdout, job.log), daemon=True)
         reader.start()
         job.readers.append(reader)
 
@@ -228,9 +252,9 @@ class StandIn:
             job.status, job.secondary = "Stopped", "Interrupted"
             return
         self._copy(job, place, known)
-        failures = [self.base(n) / "output" / "failure" for n in range(len(job.processes))]
+        failures = [self.base(n, job.slot) / "output" / "failure" for n in range(len(job.processes))]
         reasons = [path.read_text() for path in failures if path.is_file()]
-        _pack(place, job, [self.base(n) / "model" for n in range(len(job.processes))])
+        _pack(place, job, [self.base(n, job.slot) / "model" for n in range(len(job.processes))])
         if job.stopped:
             job.status = job.secondary = "Stopped"
         elif any(job.codes):
@@ -249,7 +273,7 @@ class StandIn:
 
     def _copy(self, job: Job, place: Place, known: dict[str, tuple[int, int]]) -> None:
         """One round: changed files in a random order, then deletions; cut off if the instance vanishes."""
-        folder = self.base(0) / "checkpoints"
+        folder = self.base(0, job.slot) / "checkpoints"
         s3 = boto3.client("s3")
         there = sorted(
             path
@@ -280,24 +304,20 @@ class StandIn:
         model = f"{request['OutputDataConfig']['S3OutputPath']}/{job.name}/output/model.tar.gz"
         answer = {
             "TrainingJobName": job.name,
-            "TrainingJobArn": _arn(job.name),
+            "TrainingJobArn": job.arn,
             "ModelArtifacts": {"S3ModelArtifacts": model},
             "TrainingJobStatus": job.status,
             "SecondaryStatus": job.secondary,
             "CreationTime": 0,
-            "FinalMetricDataList": self._metrics(job),
+            "FinalMetricDataList": [
+                {"MetricName": name, "Value": value, "Timestamp": 0}
+                for name, value in job.metrics().items()
+            ],
             **{key: request[key] for key in _ECHOED if key in request},
         }
+        if job.tuning_arn is not None:
+            answer["TuningJobArn"] = job.tuning_arn
         return answer if job.failure is None else {**answer, "FailureReason": job.failure}
-
-    def _metrics(self, job: Job) -> list[dict[str, Any]]:
-        """The last value of each metric, found in the log as the service does."""
-        found = {}
-        for metric in job.request["AlgorithmSpecification"]["MetricDefinitions"]:
-            for line in job.log:
-                for match in re.finditer(metric["Regex"], line):
-                    found[metric["Name"]] = float(match[1])
-        return [{"MetricName": name, "Value": value, "Timestamp": 0} for name, value in found.items()]
 
 
 _ECHOED = ("HyperParameters", "AlgorithmSpecification", "RoleArn", "CheckpointConfig", "ResourceConfig")
@@ -354,10 +374,6 @@ def _kill(job: Job) -> None:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
-def _arn(name: str) -> str:
-    return f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{name}"
-
-
 def _bring(s3: BaseClient, uri: str, target: Path) -> None:
     """Copy what lies under an address into a folder, as the service fills channels."""
     place = Place.parse(uri)
@@ -379,10 +395,3 @@ def _pack(place: Place, job: Job, folders: list[Path]) -> None:
         Place.parse(job.request["OutputDataConfig"]["S3OutputPath"]) / f"{job.name}/output/model.tar.gz"
     )
     boto3.client("s3").put_object(Bucket=output.bucket, Key=output.key, Body=content.getvalue())
-
-
-def _read(lines: IO[bytes] | None, log: list[str]) -> None:
-    if lines is not None:
-        with lines:
-            for line in lines:
-                log += line.decode(errors="replace").replace("\r", "\n").splitlines()

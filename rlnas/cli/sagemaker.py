@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from rlnas.sagemaker.tuning import Tuning
 
 
+_ABOUT_JOBS = (
+    "Jobs are named as they were when launched. For a log and a run, a tuning job stands for its best "
+    "training job so far."
+)
+
+
 def add_sagemaker(commands: Commands) -> None:
     """Add the command and its own commands."""
     parser = commands.add_parser(
@@ -39,11 +45,11 @@ def add_sagemaker(commands: Commands) -> None:
     _add_tune(own)
     for name, run, summary in (
         ("status", run_status, "how a job is"),
-        ("logs", run_logs, "what a training job has written"),
+        ("logs", run_logs, "what a job has written"),
         ("stop", run_stop, "end a job, which saves what it has"),
-        ("fetch", run_fetch, "bring the run folder of a training job here"),
+        ("fetch", run_fetch, "bring the run folder of a job here"),
     ):
-        command = add_command(own, name, run, summary, "Jobs are named as they were when launched.")
+        command = add_command(own, name, run, summary, _ABOUT_JOBS)
         command.add_argument("job", metavar="JOB", help="name of the job")
         _add_region(command)
         if name == "fetch":
@@ -202,7 +208,11 @@ def run_tune(options: argparse.Namespace) -> None:
     """Create a tuning job and say how to follow it."""
     created = _launch(options, _tuning_of(options))
     print(f"tuning job: {created.name}")
-    print(f"next: rlnas sagemaker status {created.name}, which names its best training job")
+    print(f"checkpoints: {created.checkpoints.uri}")
+    print(
+        f"next: rlnas sagemaker status {created.name}; once a training job has been completed, rlnas "
+        f"sagemaker fetch {created.name} brings the best one"
+    )
 
 
 def run_status(options: argparse.Namespace) -> None:
@@ -218,7 +228,8 @@ def run_logs(options: argparse.Namespace) -> None:
     from rlnas.sagemaker.jobs import log_lines
     from rlnas.sagemaker.service import connect
 
-    for line in log_lines(connect("logs", options.region), options.job):
+    region = options.region
+    for line in log_lines(connect("sagemaker", region), connect("logs", region), options.job):
         print(line)
 
 

@@ -1,7 +1,10 @@
 """What SageMaker tells a training container, and where it looks for results: the folder ``/opt/ml``.
 
-The files are read first. Where they are absent, e.g. under the public training toolkit in another layout,
-its variables ``SM_HPS``, ``SM_HOSTS``, ``SM_CURRENT_HOST``, ``SM_CHANNELS``, ``SM_CHANNEL_*`` stand in.
+The files are read first. The variables of the public training toolkit move folders (``SM_INPUT_DIR``,
+``SM_MODEL_DIR``, ``SM_OUTPUT_DATA_DIR``, ``SM_CHANNEL_*``) and stand in for files that are absent:
+``SM_HPS``; ``SM_INPUT_DATA_CONFIG`` or ``SM_CHANNELS``; ``SM_RESOURCE_CONFIG``, or ``SM_HOSTS`` with
+``SM_CURRENT_HOST``. ``SM_TRAINING_ENV`` holds them all, and stands in for those that are absent. The
+others, such as ``SM_NUM_GPUS``, are not needed.
 """
 
 from __future__ import annotations
@@ -24,8 +27,15 @@ BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
 MAX_FAILURE = 1024
 """Characters of the reason of a failure that SageMaker shows."""
 
-_FOREIGN = ("_", "sagemaker_")
+_FOREIGN = ("_", "sagemaker_", "default_user_module_name")
 _TUNED = "_tuning_objective_metric"
+_IN_TRAINING_ENV = {
+    "hyperparameters": "SM_HPS",
+    "resource_config": "SM_RESOURCE_CONFIG",
+    "model_dir": "SM_MODEL_DIR",
+    "output_data_dir": "SM_OUTPUT_DATA_DIR",
+    "job_name": "TRAINING_JOB_NAME",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +68,10 @@ class Container:
             environ: The variables of the process.
 
         Raises:
-            ContainerError: If a file or a variable holds something else than it should.
+            ContainerError: If a file or a variable holds something else than it should, or a job of a
+                tuning job does not know its name.
         """
-        base = base_of(environ)
+        base, environ = base_of(environ), _spread(environ)
         config = base / "input" / "config"
         raw = _object(config / "hyperparameters.json", environ, "SM_HPS") or {}
         own = {name: value for name, value in raw.items() if not name.startswith(_FOREIGN)}
@@ -81,8 +92,9 @@ class Container:
 
 
 def base_of(environ: Mapping[str, str]) -> Path:
-    """The base folder that a process is told of."""
-    return Path(environ.get(BASE_VARIABLE) or "/opt/ml")
+    """The base folder that a process is told of, or the one around the input folder."""
+    told = environ.get(BASE_VARIABLE)
+    return Path(told) if told else Path(environ.get("SM_INPUT_DIR") or "/opt/ml/input").parent
 
 
 def write_failure(base: Path, reason: str) -> None:
@@ -101,13 +113,28 @@ def write_failure(base: Path, reason: str) -> None:
         raise ContainerError(f"cannot write the reason of a failure to {path}: {error.strerror}") from error
 
 
-def _object(path: Path, environ: Mapping[str, str], variable: str | None) -> dict[str, Any] | None:
+def _spread(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables, and what ``SM_TRAINING_ENV`` says in place of those that are absent."""
+    text = environ.get("SM_TRAINING_ENV", "{}")
+    told = _as_object(text, "SM_TRAINING_ENV")
+    found = {variable: _as_text(told[key]) for key, variable in _IN_TRAINING_ENV.items() if told.get(key)}
+    if channels := told.get("channel_input_dirs"):
+        found["SM_CHANNELS"] = json.dumps(list(channels))
+        found |= {f"SM_CHANNEL_{name.upper()}": str(path) for name, path in channels.items()}
+    return {**found, **environ}
+
+
+def _object(path: Path, environ: Mapping[str, str], variable: str) -> dict[str, Any] | None:
     """The JSON object in a file, or in the variable where the file is absent, or None without either."""
     text, where = _text(path), str(path)
-    if text is None and variable is not None:
+    if text is None:
         text, where = environ.get(variable), variable
     if text is None:
         return None
+    return _as_object(text, where)
+
+
+def _as_object(text: str, where: str) -> dict[str, Any]:
     values = _parsed(text, where)
     if not isinstance(values, dict):
         raise ContainerError(f"{where} must hold a JSON object, but holds {text[:40]!r}")
@@ -140,21 +167,26 @@ def _parsed(text: str, where: str) -> object:
 
 
 def _as_text(value: object) -> str:
-    """A hyper-parameter: SageMaker's are text already, the toolkit's variable holds JSON values."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """A hyper-parameter: text, or a JSON value in the toolkit's variable, or text in the quotes of SDKs."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if len(value) < 2 or value[0] + value[-1] != '""':
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
 
 
 def _channels(base: Path, config: Path, environ: Mapping[str, str]) -> dict[str, Path]:
     places = base / "input" / "data"
-    told = _object(config / "inputdataconfig.json", environ, None)
-    if told is not None:
-        return {name: places / name for name in told}
-    names = _names(environ, "SM_CHANNELS")
+    told = _object(config / "inputdataconfig.json", environ, "SM_INPUT_DATA_CONFIG")
+    names = _names(environ, "SM_CHANNELS") if told is None else told
     return {name: Path(environ.get(f"SM_CHANNEL_{name.upper()}", places / name)) for name in names}
 
 
 def _hosts(config: Path, environ: Mapping[str, str]) -> Hosts:
-    told = _object(config / "resourceconfig.json", environ, None)
+    told = _object(config / "resourceconfig.json", environ, "SM_RESOURCE_CONFIG")
     if told is None:
         names = _names(environ, "SM_HOSTS") or ["algo-1"]
         return Hosts(tuple(names), environ.get("SM_CURRENT_HOST", names[0]))
@@ -162,12 +194,20 @@ def _hosts(config: Path, environ: Mapping[str, str]) -> Hosts:
         return Hosts(tuple(map(str, told["hosts"])), str(told["current_host"]))
     except (KeyError, TypeError) as error:
         raise ContainerError(
-            "resourceconfig.json must name the hosts and the current_host, but holds "
-            f"{json.dumps(told)[:80]}"
+            "resourceconfig.json (or SM_RESOURCE_CONFIG) must name the hosts and the current_host, but "
+            f"holds {json.dumps(told)[:80]}"
         ) from error
 
 
 def _checkpoints(base: Path, environ: Mapping[str, str], *, is_tuned: bool) -> Path:
     """Of its own for each job of a tuning job: these share one place in S3."""
-    folder, job = base / "checkpoints", environ.get("TRAINING_JOB_NAME", "")
-    return folder / os.path.basename(job) if is_tuned and job else folder
+    folder = base / "checkpoints"
+    if not is_tuned:
+        return folder
+    job = os.path.basename(environ.get("TRAINING_JOB_NAME", ""))
+    if not job:
+        raise ContainerError(
+            "a job of a tuning job needs TRAINING_JOB_NAME, which is not set: it would take the "
+            "checkpoints of the others for its own"
+        )
+    return folder / job

@@ -13,6 +13,7 @@ from rlnas.errors import CloudError, RunFolderError
 from rlnas.sagemaker.checkpoints import FILES, SNAPSHOT, Snapshot, read_snapshots, restore
 from rlnas.sagemaker.service import answered, is_absent
 from rlnas.sagemaker.storage import Place, download, keys
+from rlnas.sagemaker.tuned import best_of, tuning_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ def status_lines(sagemaker: BaseClient, job: str) -> list[str]:
         CloudError: As for `describe`.
     """
     kind, found = describe(sagemaker, job)
-    return _tuning_lines(job, found) if kind == "tuning" else _training_lines(job, found)
+    return tuning_lines(sagemaker, job, found) if kind == "tuning" else _training_lines(job, found)
 
 
 def stop(sagemaker: BaseClient, job: str) -> None:
@@ -67,12 +68,19 @@ def stop(sagemaker: BaseClient, job: str) -> None:
             sagemaker.stop_training_job(TrainingJobName=job)
 
 
-def log_lines(logs: BaseClient, job: str) -> Iterator[str]:
+def log_lines(sagemaker: BaseClient, logs: BaseClient, job: str) -> Iterator[str]:
     """What the hosts of a training job have written, with their names where there are several.
 
+    Args:
+        sagemaker: Client of the service.
+        logs: Client of CloudWatch's logs.
+        job: A training job, or a tuning job, which stands for its best training job so far.
+
     Raises:
-        CloudError: If there is no log yet, or the service refuses or cannot be reached.
+        CloudError: If there is no such job or no log yet, no training job of a tuning job has been
+            completed yet, or a service refuses or cannot be reached.
     """
+    job, _ = _training_job(sagemaker, job)
     with answered(f"read the log of the job {job}"):
         pages = logs.get_paginator("filter_log_events").paginate(
             logGroupName=LOG_GROUP, logStreamNamePrefix=f"{job}/"
@@ -95,7 +103,7 @@ def fetch(sagemaker: BaseClient, s3: BaseClient, job: str, out: Path) -> str:
     Args:
         sagemaker: Client of the service.
         s3: Client of S3.
-        job: A training job.
+        job: A training job, or a tuning job, which stands for its best training job so far.
         out: Folder to make.
 
     Returns:
@@ -103,15 +111,27 @@ def fetch(sagemaker: BaseClient, s3: BaseClient, job: str, out: Path) -> str:
 
     Raises:
         RunFolderError: If the folder is there already, or the checkpoints are damaged.
-        CloudError: If the job has made nothing yet, is no training job, or a service refuses.
+        CloudError: If the job has made nothing yet, no training job of a tuning job has been completed yet,
+            or a service refuses.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{str(out)!r} is there already; give another folder (--out)")
+    name, found = _training_job(sagemaker, job)
+    told = _fetch_run(s3, name, found, out)
+    return told if name == job else f"{name}, the best so far: {told}"
+
+
+def _training_job(sagemaker: BaseClient, job: str) -> tuple[str, Mapping[str, Any]]:
+    """A training job as it is: the named one, or the best of a tuning job."""
     kind, found = describe(sagemaker, job)
-    if kind == "tuning":
-        best = found.get("BestTrainingJob", {}).get("TrainingJobName")
-        hint = f"its best one so far is {best}" if best else "none of them has ended yet"
-        raise CloudError(f"{job} is a tuning job; fetch one of its training jobs ({hint})")
+    if kind == "training":
+        return job, found
+    best = best_of(job, found)
+    with answered(f"look up the job {best}"):
+        return best, sagemaker.describe_training_job(TrainingJobName=best)
+
+
+def _fetch_run(s3: BaseClient, job: str, found: Mapping[str, Any], out: Path) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as folder:
         place = _checkpoints(job, found)
@@ -192,17 +212,4 @@ def _training_lines(job: str, found: Mapping[str, Any]) -> list[str]:
         lines.append(f"checkpoints: {uri}")
     if found["TrainingJobStatus"] == "Completed":
         lines.append(f"model: {found['ModelArtifacts']['S3ModelArtifacts']}")
-    return lines
-
-
-def _tuning_lines(job: str, found: Mapping[str, Any]) -> list[str]:
-    counts = found.get("TrainingJobStatusCounters", {})
-    lines = [f"{job}: {found['HyperParameterTuningJobStatus']}"]
-    lines.append("training jobs: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
-    if best := found.get("BestTrainingJob"):
-        objective = best.get("FinalHyperParameterTuningJobObjectiveMetric", {})
-        tuned = " ".join(f"--{name}={value}" for name, value in best["TunedHyperParameters"].items())
-        lines.append(f"best: {best['TrainingJobName']}, {objective.get('Value')} with {tuned}")
-    if reason := found.get("FailureReason"):
-        lines.append(f"failed: {reason}")
     return lines

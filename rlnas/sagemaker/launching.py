@@ -18,7 +18,7 @@ from rlnas.sagemaker.starting import CODE_CHANNEL
 from rlnas.sagemaker.storage import Place, digest_of_files, files_below, keys, upload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from botocore.client import BaseClient
@@ -108,7 +108,9 @@ def prepare(wishes: Wishes, folder: Path, now: datetime, tuning: Tuning | None =
     if tuning is not None and wishes.resume:
         raise RequestError("a tuning job cannot go on with an earlier one; leave --resume out")
     inputs = _inputs_of(wishes, folder)
-    _check_channels(inputs)
+    _check_channels(inputs.hyperparameters.items(), inputs.channels)
+    if tuning is not None:
+        _check_choices(tuning, inputs.channels)
     _check_code(inputs)
     name = f"{wishes.name}-{now:%Y%m%d-%H%M%S}" if tuning is None else f"{wishes.name}-{now:%m%d-%H%M%S}"
     job = TrainingJob(
@@ -242,10 +244,22 @@ def _busy_jobs(name: str, sagemaker: BaseClient) -> Iterator[str]:
         yield from filter(own.fullmatch, jobs)
 
 
-def _check_channels(inputs: _Inputs) -> None:
-    for name, value in inputs.hyperparameters.items():
+def _check_choices(tuning: Tuning, channels: Collection[str]) -> None:
+    """Refuse values that no job of a tuning job would find: what is tried out does not go along."""
+    values = [(choice.name, value) for choice in tuning.choices for value in choice.values]
+    _check_channels(values, channels)
+    for name, value in values:
+        if name in LOCAL_FLAGS and value != PYDOCS and os.path.exists(Path(value).expanduser()):
+            raise RequestError(
+                f"--choice {name}={value} is on this machine, and what is tried out does not go along; put "
+                f"it into S3 (--channel data=s3://bucket/path --choice {name}=channel:data/...)"
+            )
+
+
+def _check_channels(values: Iterable[tuple[str, str]], channels: Collection[str]) -> None:
+    for name, value in values:
         channel = value.removeprefix(CHANNEL).partition("/")[0]
-        if value.startswith(CHANNEL) and channel not in inputs.channels:
+        if value.startswith(CHANNEL) and channel not in channels:
             raise RequestError(
                 f"--{name}={value} names a channel that is not there; add --channel {channel}=s3://bucket/path"
             )

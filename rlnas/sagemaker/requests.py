@@ -190,8 +190,11 @@ def tuning_request(job: TrainingJob, tuning: Tuning) -> dict[str, Any]:
         tuning: What is tried out.
 
     Raises:
-        RequestError: If SageMaker would refuse it.
+        RequestError: If SageMaker would refuse it, or a value that is tried out looks like a credential.
     """
+    for choice in tuning.choices:
+        for value in choice.values:
+            check_hyperparameters({choice.name: value})
     request: dict[str, Any] = {
         "HyperParameterTuningJobName": job.name,
         "HyperParameterTuningJobConfig": tuning.to_config(job.hyperparameters),

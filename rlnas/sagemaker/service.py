@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 _FORBIDDEN = frozenset({"403", "AccessDenied"})
-_ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound", "ResourceNotFoundException"})
+_ABSENT = frozenset(
+    {"404", "NoSuchKey", "NoSuchBucket", "NotFound", "ResourceNotFound", "ResourceNotFoundException"}
+)
 
 
 def connect(service: str, region: str | None = None) -> BaseClient:

@@ -69,7 +69,10 @@ def test_a_tuning_job_is_created(sent, capsys):
     config = request["HyperParameterTuningJobConfig"]
     assert config["HyperParameterTuningJobObjective"]["MetricName"] == "rlnas:best_accuracy"
     assert request["TrainingJobDefinition"]["StaticHyperParameters"] == {"budget": "3"}
-    assert "tuning job: demo-" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    name = request["HyperParameterTuningJobName"]
+    assert f"tuning job: {name}\ncheckpoints: s3://searches/rlnas/demo/tuning/{name}\n" in told
+    assert f"rlnas sagemaker fetch {name} brings the best one" in told
 
 
 AKIA = "AKIA" + "ABCDEFGH" * 2
@@ -135,6 +138,30 @@ def test_a_bad_request_is_refused_in_one_sentence_and_nothing_is_sent(
             r"racing is a switch, which cannot be tried out; give it after -- or",
         ),
         (["--range", "budget=1:2"], r"budget is tried out, and fixed to 3 as well; drop either"),
+        (["--range", "seed=2:1"], r"--range seed=2:1 needs a smaller number before a larger one"),
+        (["--range", "learning-rate=0:1:log"], r"--range learning-rate=0:1:log needs numbers above 0"),
+        (["--choice", "controller=ppo"], r"--choice controller=ppo needs two values or more, such as"),
+        (["--choice", "out=a,b"], r"--out is set in the container; leave it out"),
+        (
+            ["--choice", "seed=0,1", "--max-jobs", "0"],
+            r"--max-jobs must be at least 1, but got --max-jobs=0",
+        ),
+        (
+            ["--strategy", "Grid", "--range", "seed=0:9"],
+            r"--strategy=Grid tries choices only, but got --range seed; write its values as --choice",
+        ),
+        (
+            ["--choice", "seed=0,1", "--name", "x" * 21],
+            r"--name='x{21}' must be 1 to 20 letters, digits and",
+        ),
+        (
+            ["--choice", "seed=0,1", "--instance-type", "ml.g5.huge"],
+            r"--instance-type=ml.g5.huge is no kind of machine that trains; did",
+        ),
+        (
+            ["--choice", f"task=sst2,{AKIA}"],
+            r"task looks like an AWS access key, and everyone who may describe the job would",
+        ),
     ],
 )
 def test_a_bad_tuning_is_refused_and_nothing_is_sent(sent, refused, flags, message):
@@ -232,7 +259,7 @@ def test_commands_about_a_job_ask_for_it(monkeypatch, capsys, command):
         monkeypatch.setattr(rlnas.sagemaker.jobs, name, answer)
     assert main(["sagemaker", command, "demo"]) == 0
     told = capsys.readouterr().out
-    services = {"logs": ["logs"], "fetch": ["sagemaker", "s3"]}.get(command, ["sagemaker"])
+    services = {"logs": ["sagemaker", "logs"], "fetch": ["sagemaker", "s3"]}.get(command, ["sagemaker"])
     out = [Path("runs/demo")] if command == "fetch" else []
     assert asked == [(*services, "demo", *out)]
     assert ("asked to end" if command == "stop" else "a line") in told

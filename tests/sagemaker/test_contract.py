@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,129 @@ def test_variables_of_the_toolkit_stand_in_for_files(tmp_path):
     assert (str(container.model), str(container.output_data)) == ("/models", "/outputs")
 
 
+@pytest.fixture
+def toolkit():
+    """What the public toolkit sets, in the form of its documentation, with flags and channels of ours."""
+    hosts, channels = ["algo-1", "algo-2"], ["code", "latency-table", "task"]
+    places = {name: f"/opt/ml/input/data/{name}" for name in channels}
+    flags = {"budget": 300, "learning-rate": 0.0001, "racing": True, "task": "channel:task/train.csv"}
+    file = {
+        "RecordWrapperType": "None",
+        "S3DistributionType": "FullyReplicated",
+        "TrainingInputMode": "File",
+    }
+    resources = {
+        "current_group_name": "homogeneousCluster",
+        "current_host": "algo-2",
+        "current_instance_type": "ml.m5.large",
+        "hosts": hosts,
+        "instance_groups": [
+            {
+                "hosts": hosts,
+                "instance_group_name": "homogeneousCluster",
+                "instance_type": "ml.m5.large",
+            }
+        ],
+        "network_interface_name": "eth0",
+    }
+    told = {
+        "additional_framework_parameters": {},
+        "channel_input_dirs": places,
+        "current_host": "algo-2",
+        "framework_module": None,
+        "hosts": hosts,
+        "hyperparameters": flags,
+        "input_config_dir": "/opt/ml/input/config",
+        "input_data_config": dict.fromkeys(channels, file),
+        "input_dir": "/opt/ml/input",
+        "is_master": False,
+        "job_name": "reviews-20260102-030405",
+        "log_level": 20,
+        "model_dir": "/opt/ml/model",
+        "network_interface_name": "eth0",
+        "num_cpus": 4,
+        "num_gpus": 1,
+        "output_data_dir": "/opt/ml/output/data",
+        "output_dir": "/opt/ml/output",
+        "resource_config": resources,
+    }
+    texts = {
+        "SM_CURRENT_HOST": "algo-2",
+        "SM_FRAMEWORK_MODULE": "",
+        "SM_HP_BUDGET": "300",
+        "SM_HP_LEARNING-RATE": "0.0001",
+        "SM_INPUT_CONFIG_DIR": "/opt/ml/input/config",
+        "SM_INPUT_DIR": "/opt/ml/input",
+        "SM_LOG_LEVEL": "20",
+        "SM_MODEL_DIR": "/opt/ml/model",
+        "SM_NETWORK_INTERFACE_NAME": "eth0",
+        "SM_NUM_CPUS": "4",
+        "SM_NUM_GPUS": "1",
+        "SM_OUTPUT_DATA_DIR": "/opt/ml/output/data",
+        "SM_OUTPUT_DIR": "/opt/ml/output",
+        "TRAINING_JOB_NAME": "reviews-20260102-030405",
+        **{f"SM_CHANNEL_{name.upper()}": place for name, place in places.items()},
+    }
+    objects = {
+        "SM_CHANNELS": channels,
+        "SM_FRAMEWORK_PARAMS": {},
+        "SM_HOSTS": hosts,
+        "SM_HPS": flags,
+        "SM_INPUT_DATA_CONFIG": told["input_data_config"],
+        "SM_RESOURCE_CONFIG": resources,
+        "SM_TRAINING_ENV": told,
+        "SM_USER_ARGS": ["--budget", "300", "--learning-rate", "0.0001", "--racing", "True"],
+    }
+    return texts | {name: json.dumps(value, sort_keys=True) for name, value in objects.items()}
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        r".",
+        r"SM_(HPS|CHANNEL|HOSTS|CURRENT_HOST)",
+        r"SM_(HPS|CHANNEL|RESOURCE_CONFIG)",
+        r"SM_(HPS|INPUT_DATA_CONFIG|RESOURCE_CONFIG)",
+        r"SM_TRAINING_ENV",
+    ],
+)
+def test_the_toolkit_s_own_environment_is_understood(toolkit, kept):
+    """All of it, and its parts that say enough."""
+    environ = {name: value for name, value in toolkit.items() if re.match(kept, name)}
+    assert environ
+    container = Container.read(environ)
+    assert container == Container(
+        base=Path("/opt/ml"),
+        hyperparameters={
+            "budget": "300",
+            "learning-rate": "0.0001",
+            "racing": "true",
+            "task": "channel:task/train.csv",
+        },
+        channels={name: Path("/opt/ml/input/data", name) for name in ("code", "latency-table", "task")},
+        hosts=Hosts(("algo-1", "algo-2"), "algo-2"),
+        model=Path("/opt/ml/model"),
+        output_data=Path("/opt/ml/output/data"),
+        checkpoints=Path("/opt/ml/checkpoints"),
+    )
+
+
+def test_the_base_folder_is_around_the_input_folder_that_the_toolkit_names(toolkit, tmp_path):
+    toolkit["SM_INPUT_DIR"] = str(tmp_path / "input")
+    assert base_of(toolkit) == tmp_path
+    assert Container.read(toolkit).run == tmp_path / "run"
+    assert str(base_of({**toolkit, "SAGEMAKER_BASE_DIR": "/other"})) == "/other"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [('"auto"', "auto"), ("auto", "auto"), ('"', '"'), ('"a" or "b"', '"a" or "b"'), ("1e-5", "1e-5")],
+)
+def test_text_in_the_quotes_of_sdks_loses_them(told, tmp_path, written, meant):
+    told("hyperparameters", {"controller": written, "sagemaker_program": '"train.py"'})
+    assert read(tmp_path).hyperparameters == {"controller": meant}
+
+
 def test_a_container_that_is_told_nothing_is_alone(tmp_path):
     container = read(tmp_path)
     assert (container.hosts.names, container.hyperparameters, container.channels) == (("algo-1",), {}, {})
@@ -80,6 +205,10 @@ def test_jobs_of_a_tuning_job_have_checkpoints_of_their_own(told, tmp_path):
     assert read(tmp_path, TRAINING_JOB_NAME="one").checkpoints == tmp_path / "checkpoints"
     told("hyperparameters", {"budget": "3", "_tuning_objective_metric": "rlnas:best_reward"})
     assert read(tmp_path, TRAINING_JOB_NAME="one").checkpoints == tmp_path / "checkpoints" / "one"
+    with pytest.raises(
+        ContainerError, match=r"^a job of a tuning job needs TRAINING_JOB_NAME, which is not set"
+    ):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +238,8 @@ def test_a_damaged_file_is_named(told, tmp_path, name, content, message):
     ("variable", "text", "message"),
     [
         ("SM_HPS", "budget", "SM_HPS is no JSON"),
+        ("SM_TRAINING_ENV", "[]", r"SM_TRAINING_ENV must hold a JSON object, but holds '\[\]'"),
+        ("SM_RESOURCE_CONFIG", "{}", r"\(or SM_RESOURCE_CONFIG\) must name the hosts and the current_host"),
         ("SM_CHANNELS", "{}", "SM_CHANNELS must hold a JSON list of names, but holds '{}'"),
         ("SM_HOSTS", "[1]", r"SM_HOSTS must hold a JSON list of names, but holds '\[1\]'"),
     ],

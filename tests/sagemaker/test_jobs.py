@@ -28,13 +28,7 @@ TRAINING = {
 }
 TUNING = {
     "HyperParameterTuningJobStatus": "InProgress",
-    "TrainingJobStatusCounters": {"Completed": 3, "InProgress": 1},
-    "BestTrainingJob": {
-        "TrainingJobName": "demo-003",
-        "TunedHyperParameters": {"learning-rate": "1e-4"},
-        "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 0.7},
-    },
-    "FailureReason": "too many failures",
+    "BestTrainingJob": {"TrainingJobName": "demo-003", "TunedHyperParameters": {}},
 }
 
 
@@ -45,7 +39,7 @@ class Service:
         self.training, self.tuning, self.stopped = training, tuning, []
 
     def describe_training_job(self, TrainingJobName):  # noqa: N803 - boto3's name
-        return self._found(self.training)
+        return self._found(None if self.tuning and TrainingJobName == "demo" else self.training)
 
     def describe_hyper_parameter_tuning_job(self, HyperParameterTuningJobName):  # noqa: N803
         return self._found(self.tuning)
@@ -83,15 +77,6 @@ def test_the_status_of_a_training_job():
     ]
 
 
-def test_the_status_of_a_tuning_job():
-    assert status_lines(Service(tuning=TUNING), "demo") == [
-        "demo: InProgress",
-        "training jobs: Completed 3, InProgress 1",
-        "best: demo-003, 0.7 with --learning-rate=1e-4",
-        "failed: too many failures",
-    ]
-
-
 @pytest.mark.parametrize("name", ["demo", "x" * 40])
 def test_a_job_that_is_not_there_is_named(name):
     with pytest.raises(CloudError, match=f"cannot look up the job {name}: .*Requested resource not found"):
@@ -117,12 +102,17 @@ def test_the_log_names_hosts_where_there_are_several(aws):
             logStreamName=stream,
             logEvents=[{"timestamp": int(time.time() * 1000), "message": stream[:4]}],
         )
-    assert sorted(log_lines(logs, "demo")) == ["algo-1: demo", "algo-2: demo"]
-    assert list(log_lines(logs, "other")) == ["othe"]  # moto gives all streams; the service, by the prefix
+    service = Service(TRAINING)
+    assert sorted(log_lines(service, logs, "demo")) == ["algo-1: demo", "algo-2: demo"]
+    assert list(log_lines(service, logs, "other")) == [
+        "othe"
+    ]  # moto gives all streams; the service, by the prefix
     with pytest.raises(
         CloudError, match=r"the job absent has written nothing yet; a container takes minutes"
     ):
-        list(log_lines(logs, "absent"))
+        list(log_lines(service, logs, "absent"))
+    best = {"BestTrainingJob": {"TrainingJobName": "other"}}
+    assert list(log_lines(Service(TRAINING, best), logs, "demo")) == ["othe"]
 
 
 @pytest.mark.parametrize("tuned", [False, True])
@@ -247,16 +237,23 @@ def test_a_job_that_has_made_nothing_yet_is_named(s3, tmp_path):
         fetch(Service(job), s3, "demo", tmp_path / "back")
 
 
-@pytest.mark.parametrize(
-    ("best", "hint"),
-    [({}, "none of them has ended yet"), (TUNING["BestTrainingJob"], "so far is demo-003")],
-)
-def test_a_tuning_job_is_not_fetched(s3, tmp_path, best, hint):
-    tuning = {**TUNING, "BestTrainingJob": best}
-    with pytest.raises(
-        CloudError, match=rf"demo is a tuning job; fetch one of its training jobs \(.*{hint}\)"
-    ):
-        fetch(Service(tuning=tuning), s3, "demo", tmp_path / "back")
+def test_a_tuning_job_stands_for_its_best_training_job(s3, tmp_path):
+    for name in ("demo-001", "demo-003"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+        Publisher(tmp_path / name, tmp_path / "checkpoints" / name).publish()
+    upload(s3, tmp_path / "checkpoints", Place("searches", "demo/checkpoints"))
+    service = Service({**TRAINING, "TuningJobArn": "arn"}, TUNING)
+    told = fetch(service, s3, "demo", tmp_path / "back")
+    assert told == "demo-003, the best so far: the run as of snapshot-00000000.json, 1 files"
+    assert (tmp_path / "back" / "config.json").read_text() == "demo-003"
+
+
+def test_a_tuning_job_without_a_best_one_is_not_fetched(s3, tmp_path):
+    service = Service(tuning={"HyperParameterTuningJobStatus": "InProgress"})
+    with pytest.raises(CloudError, match=r"no training job of demo has been completed yet; name one of"):
+        fetch(service, s3, "demo", tmp_path / "back")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path):

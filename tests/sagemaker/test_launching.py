@@ -144,6 +144,31 @@ def test_what_cannot_be_is_refused(wishes, tmp_path, change, tuning, message):
         prepare(replace(wishes, **change), tmp_path, NOW, tuning)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            ("reviews.csv", "pydocs"),
+            r"--choice task=.*reviews.csv is on this machine, and what is tried out does not go along",
+        ),
+        (("pydocs", "channel:text/a.csv"), r"--task=channel:text/a.csv names a channel that is not there"),
+    ],
+)
+def test_a_choice_of_data_that_no_job_would_find_is_refused(wishes, tmp_path, monkeypatch, values, message):
+    monkeypatch.chdir(tmp_path)
+    wishes = replace(wishes, hyperparameters={"budget": "3"})
+    with pytest.raises(RequestError, match=f"^{message}"):
+        prepare(wishes, tmp_path, NOW, Tuning(choices=(Choice("task", values),)))
+
+
+def test_a_choice_of_data_in_s3_is_sent(wishes, tmp_path):
+    wishes = replace(wishes, hyperparameters={"budget": "3"}, channels={"text": Place("data")})
+    values = ("pydocs", "channel:text/a.csv")
+    prepared = prepare(wishes, tmp_path, NOW, Tuning(choices=(Choice("task", values),)))
+    ranges = prepared.request["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    assert ranges["CategoricalParameterRanges"] == [{"Name": "task", "Values": list(values)}]
+
+
 class Recorder:
     """A service that remembers what it was asked to create, among jobs that are there, one on each page."""
 

@@ -7,7 +7,7 @@ import pytest
 from rlnas.errors import RequestError
 from rlnas.sagemaker.requests import Machines, TrainingJob, check_name, training_request, tuning_request
 from rlnas.sagemaker.storage import Place
-from rlnas.sagemaker.tuning import Range, Tuning
+from rlnas.sagemaker.tuning import Choice, Range, Tuning
 
 MACHINES = Machines("ml.g5.xlarge")
 
@@ -75,6 +75,12 @@ def test_what_is_not_asked_for_is_not_in_the_request():
     assert not {"VpcConfig", "Tags", "InputDataConfig"} & set(request)
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
     assert request["EnableManagedSpotTraining"] is False
+
+
+def test_a_secret_is_not_tried_out_either():
+    tuning = Tuning(choices=(Choice("task", ("sst2", "AKIA" + "ABCDEFGH" * 2)),))
+    with pytest.raises(RequestError, match=r"^task looks like an AWS access key, and everyone who may"):
+        tuning_request(job(name="demo-0102-030405"), tuning)
 
 
 def test_a_tuning_request_has_the_same_definition():

@@ -71,6 +71,7 @@ def test_missing_credentials_are_named(monkeypatch):
     [
         ("404", "", True),
         ("NoSuchKey", "", True),
+        ("ResourceNotFound", "", True),  # as the description of SageMaker has it
         ("ValidationException", "Requested resource not found.", True),
         ("ValidationException", "a name is too long", False),
     ],

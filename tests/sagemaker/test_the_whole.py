@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -122,3 +123,84 @@ def test_a_later_job_ends_what_an_instance_that_vanished_has_begun(service, worl
     for name in ("config.json", "model.safetensors"):
         assert (service.base(0) / "model" / name).is_file()
         assert (tmp_path / "fetched" / "best" / name).is_file()
+
+
+def tuned(service, world, *flags):
+    """The name of a tuning job of short searches; what it tries out is not fixed."""
+    fixed = [text for text in arguments_of(world) if text not in ("--controller", "random")]
+    assert main(["sagemaker", "tune", *LAUNCH, *flags, "--", *fixed, "--budget", "32"]) == 0
+    return list(service.tuning_jobs)[-1]
+
+
+TRIED = ("--strategy", "Random", "--range", "seed=0:1000", "--choice", "controller=random,evolution")
+
+
+def nth(tuning, number):
+    """A training job of a tuning job, once it has begun."""
+    while len(tuning.tries) < number and tuning.status == "InProgress":
+        time.sleep(0.02)
+    return tuning.tries[number - 1]
+
+
+@pytest.mark.timeout(480)  # two such processes, one after the other
+def test_jobs_of_a_tuning_job_do_not_go_on_with_each_other_s_checkpoints(service, world, tmp_path, capsys):
+    """The second one is given those of the first; then the tuning job is stopped."""
+    name = tuned(service, world, *TRIED, "--max-jobs", "3", "--max-parallel", "1")
+    tuning = service.tuning_jobs[name]
+    first = nth(tuning, 1)
+    says(service, first.job.name, r"rlnas:trials=\d+;")
+    assert main(["sagemaker", "stop", first.job.name]) == 0
+    second = nth(tuning, 2)
+    says(service, second.job.name, r"rlnas:trials=\d+;")
+    given = service.base(0, second.job.slot) / "checkpoints" / first.job.name
+    assert list(given.glob("snapshot-*.json"))
+    assert not any("going on with" in line for line in second.job.log)
+    assert main(["sagemaker", "stop", name]) == 0
+    tuning.wait()
+    assert tuning.status == "Stopped"
+    assert len(tuning.tries) == 2
+
+    runs = []
+    for one in (first, second):
+        out = tmp_path / one.job.name
+        assert main(["sagemaker", "fetch", one.job.name, "--out", str(out)]) == 0
+        assert json.loads((out / "config.json").read_text())["seed"] == one.settings["seed"]
+        runs.append([config for config, *_ in outcomes(out)])
+    assert runs[0][:16] != runs[1][:16]
+    capsys.readouterr()
+    assert main(["sagemaker", "status", name]) == 0
+    told = capsys.readouterr().out
+    for one in (first, second):
+        settings = f"--controller={one.settings['controller']} --seed={one.settings['seed']}"
+        assert re.search(
+            rf"^{one.job.name}: Stopped, rlnas:best_reward \S+ with {settings}$", told, re.MULTILINE
+        )
+    assert main(["sagemaker", "logs", second.job.name]) == 0
+    assert re.search(r"^rlnas:trials=\d+; rlnas:best_reward=", capsys.readouterr().out, re.MULTILINE)
+    assert main(["sagemaker", "fetch", name, "--out", str(tmp_path / "best")]) == 2
+    assert f"no training job of {name} has been completed yet; name one of them" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_tuning_job_from_its_launch_to_the_certificate_of_its_best_run(service, world, tmp_path, capsys):
+    name = tuned(service, world, *TRIED, "--max-jobs", "3", "--max-parallel", "2")
+    tuning = service.tuning_jobs[name]
+    tuning.wait(600)
+    assert tuning.status == "Completed"
+    values = {one.job.name: one.job.metrics()["rlnas:best_reward"] for one in tuning.tries}
+    best = max(values, key=values.get)
+    capsys.readouterr()
+    assert main(["sagemaker", "status", name]) == 0
+    told = capsys.readouterr().out
+    assert f"\nbest: {best}, Completed, rlnas:best_reward {values[best]:g} with --controller=" in told
+    assert len(re.findall(rf"^{name}-00\d-[0-9a-f]{{8}}: Completed, ", told, re.MULTILINE)) == 3
+    assert main(["sagemaker", "logs", name]) == 0
+    assert re.search(rf"rlnas:best_reward={values[best]:g};", capsys.readouterr().out)
+    run = tmp_path / "best"
+    assert main(["sagemaker", "fetch", name, "--out", str(run)]) == 0
+    assert f"{best}, the best so far: the run as of snapshot-" in capsys.readouterr().out
+    assert max(reward for _, reward, _ in outcomes(run)) == pytest.approx(values[best], rel=1e-4)
+    assert main(["report", str(run)]) == 0
+    assert main(["certify", str(run)]) in (0, 1)  # whether the target is met, as this machine measures it
+    assert re.search(r"^latency +0\.\d+ of the baseline's", capsys.readouterr().out, re.MULTILINE)
