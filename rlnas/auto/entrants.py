@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlnas.auto.compute import ArmCost, arm_cost, forward_flops
-from rlnas.errors import InfeasibleTargetError, RunFolderError
+from rlnas.errors import CheckpointError, InfeasibleTargetError, RunFolderError
 from rlnas.latency import clock_for, compare, timing_conditions
 from rlnas.run.folder import read_json, write_json
 from rlnas.run.training import usual_learning_rate
@@ -66,6 +66,14 @@ class Entrant:
         """Whether it has a subnet which is fast enough."""
         return self.smallest_ratio <= target_ratio
 
+    def sentence(self, reference: str) -> str:
+        """What it costs and how fast it is, beside the reference of that name."""
+        return (
+            f"{self.name}: {self.shape.num_hidden_layers} layers; beside {reference} a training pass costs "
+            f"{self.train:.3g}, latency is {self.latency_ratio:.3g}, that of the smallest subnet "
+            f"{self.smallest_ratio:.3g}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
@@ -97,16 +105,26 @@ def meet(auto: AutoJob, task: Task, path: Path) -> tuple[Entrant, ...]:
         path: A file for the result: a later call finds it there, so that nothing depends on another timing.
 
     Raises:
-        CheckpointError: If an arm cannot be read, or its texts are too long for it.
+        CheckpointError: If an arm cannot be read, its texts are too long for it, or it is another one by
+            another name, as with the pooling that it has anyway.
         RunFolderError: If the file is damaged or cannot be written.
     """
     if path.is_file():
         return read_entrants(path)
     reference = load(auto.job, auto.arms[0], task)
     unit = forward_flops(reference.shape.full, reference.shape, _lengths(reference, task)[0])
-    entrants = tuple(_entrant(auto, arm, reference, task, unit) for arm in auto.arms)
+    known: dict[tuple[object, ...], str] = {}
+    entrants = []
+    for arm in auto.arms:
+        supernet = load(auto.job, arm, task)
+        model = (arm.place, supernet.shape, supernet.model.config.pooling)
+        if model in known:
+            raise CheckpointError(f"{arm.name!r} is the same model as {known[model]!r}; drop one")
+        known[model] = arm.name
+        entrants.append(_entrant(auto, arm, supernet, reference, task, unit))
+        logger.info("%s", entrants[-1].sentence(entrants[0].name))
     write_json(path, {"entrants": [entrant.to_dict() for entrant in entrants]})
-    return entrants
+    return tuple(entrants)
 
 
 def load(job: Job, arm: Arm, task: Task) -> Supernet:
@@ -149,8 +167,9 @@ def _lengths(supernet: Supernet, task: Task) -> tuple[list[int], list[int]]:
     return train, search
 
 
-def _entrant(auto: AutoJob, arm: Arm, reference: Supernet, task: Task, unit: float) -> Entrant:
-    supernet = load(auto.job, arm, task)
+def _entrant(
+    auto: AutoJob, arm: Arm, supernet: Supernet, reference: Supernet, task: Task, unit: float
+) -> Entrant:
     cost = arm_cost(supernet.shape, *_lengths(supernet, task), unit)
     space = auto.job.plain_space(supernet.shape)
     is_reference = arm == auto.arms[0]

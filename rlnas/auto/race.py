@@ -138,7 +138,8 @@ class _Track:
         if found is None:
             self.learner.drop(candidate)
         said = "failed" if found is None else f"{found.score:.4f} on the search split"
-        logger.info("%s, after %d passes: %s", candidate, self.plan.rungs[rung], said)
+        n_all = self.plan.rungs[rung]
+        logger.info("%s, after %d pass%s: %s", candidate, n_all, "es" * (n_all != 1), said)
 
     def drop_losers(self, rung: int) -> None:
         """Let go of those that cannot be among the kept ones, so that few weights lie on the disk."""

