@@ -24,12 +24,12 @@ def added_sentences(summary: Mapping[str, Any]) -> list[str]:
         told = filter(None, (_start_sentence(added, entry), _control_sentence(summary, entry)))
         sentences.append(f"{title}{' '.join(told)}")
     if not added["controls"]:
-        told = (
+        unknown = (
             "No other controller has searched with the same budget, so what this one adds to simpler ones "
             "is not known"
         )
-        ask = "; to find out, repeat the command with --resume --controls random,evolution."
-        sentences.append(told + ("." if summary.get("auto") else ask))  # `rlnas auto` takes no controls
+        how = "; to find out, repeat the command with --resume --controls random,evolution."
+        sentences.append(unknown + ("." if summary.get("auto") else how))  # `rlnas auto` has no controls
     sentences.append(
         f"Differences are paired over the {number(added['n_items'], 0)} items of the {added['split']} "
         "split; both sides were selected on these items, with the shared weights, so both look better "
