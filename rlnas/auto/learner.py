@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FullLearner:
-    """Trains whole models up to the last rung by one schedule of the learning rate; nothing is done twice.
+    """Trains whole models up to the last rung by one schedule, each from where it was paused.
 
     Attributes:
         arms: By their names.

@@ -31,7 +31,7 @@ def test_a_plan_costs_its_trials_as_far_as_they_come():
 
 @given(st.integers(4, 40), st.floats(0.0, 0.19))
 def test_halving_by_default_takes_less_than_half_of_all_trials_to_their_end(n_trials, judge):
-    """All judging counted, for search items whose answers take less than a fifth of a training pass."""
+    """All judging counted, for search items that are fewer than 60 % of the training items."""
     cost = ArmCost(1.0, judge)
     halved = Plan(USUAL_RUNGS, n_trials).at_most([cost] * n_trials)
     assert halved < 0.5 * n_trials * cost.look(USUAL_RUNGS[-1])
