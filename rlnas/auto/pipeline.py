@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FEW_ITEMS = 200
+"""Search items below which a choice among models is mostly luck: by 200, a score is known to 7 points."""
+
 
 def run_auto(
     auto: AutoJob, path: str | Path, *, resume: bool = False, progress: bool = True
@@ -82,6 +85,12 @@ def run_auto(
 
 def _choose(auto: AutoJob, task: Task, folder: AutoFolder, *, progress: bool) -> Choice:
     """Let the arms race, and leave the winner's weights in the folder."""
+    if len(task.search) < FEW_ITEMS:
+        logger.warning(
+            "models are compared on %d search items, and below %d such a choice is mostly luck; set more "
+            "aside (--search-items)",
+            *(len(task.search), FEW_ITEMS),
+        )
     with folder.run.phase("meet"):
         entrants = meet(auto, task, folder.entrants)
     fitting = reachable(entrants, auto.target_ratio)

@@ -238,6 +238,16 @@ def no_training(monkeypatch, brief):
     monkeypatch.setattr(FullTrainer, "train", lambda *_, **__: pytest.fail("it has to be refused before"))
 
 
+def test_a_choice_by_few_items_is_warned_of(make_auto, no_training, tmp_path, caplog, monkeypatch):
+    said = "models are compared on 32 search items, and below 200 such a choice is mostly luck; set more"
+    for few, n_times in ((33, 1), (32, 0)):
+        monkeypatch.setattr(rlnas.auto.pipeline, "FEW_ITEMS", few)
+        caplog.clear()
+        with pytest.raises(BudgetError):
+            run_auto(make_auto(passes=2.0), tmp_path / str(few), progress=False)
+        assert caplog.text.count(said.replace("200", str(few))) == n_times
+
+
 def test_a_budget_that_holds_no_first_rung_is_refused(make_auto, no_training, tmp_path):
     with pytest.raises(BudgetError, match=r"passes=2 are too few: one trial of each of 3 models may take"):
         run_auto(make_auto(passes=2.0), tmp_path / "run", progress=False)
