@@ -168,6 +168,10 @@ class StandIn:
         job.vanished = True
         _kill(job)
 
+    def lose(self, name: str, host: int) -> None:
+        """Take one instance of a job away without a word."""
+        _end_session(self.jobs[name].processes[host].pid)
+
     def base(self, host: int, slot: int = 0) -> Path:
         """What is ``/opt/ml`` on a host; only jobs beside another one have a slot above 0."""
         return self.root / (f"slot-{slot}" if slot else "") / f"host-{host}" / "ml"
@@ -367,10 +371,14 @@ def _handler(service: StandIn) -> type[BaseHTTPRequestHandler]:
 
 def _kill(job: Job) -> None:
     """End all processes of a job, those that its own processes have started too, as a container does."""
-    sessions = {process.pid for process in job.processes}
+    for process in job.processes:
+        _end_session(process.pid)
+
+
+def _end_session(session: int) -> None:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if entry.name.isdigit() and os.getsid(int(entry.name)) in sessions:
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 

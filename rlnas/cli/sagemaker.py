@@ -15,7 +15,7 @@ from rlnas.cli.search import add_search_flags
 from rlnas.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rlnas.cli.command import Commands
     from rlnas.sagemaker.hyperparameters import Flags
@@ -163,7 +163,11 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
 def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--instance-type", required=True, metavar="TYPE", help="such as ml.g5.xlarge")
     group.add_argument(
-        "--instance-count", type=int, default=1, metavar="N", help="instances; the first one searches"
+        "--instance-count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="instances, which share the work",
     )
     group.add_argument("--volume-gb", type=int, default=30, metavar="N", help="disk of each instance")
     group.add_argument(
@@ -311,7 +315,7 @@ def _wishes_of(options: argparse.Namespace) -> Wishes:
     from rlnas.sagemaker.storage import Place
 
     hyperparameters = to_hyperparameters(options.search, search_flags())
-    _search_parser().parse_args(options.search)  # which refuses values that are none, with its own words
+    _check_search(options.search, hyperparameters, options.instance_count)
     if options.max_wait is not None and not options.spot:
         raise RequestError(f"--max-wait={options.max_wait} is for --spot only; add it, or drop this one")
     max_wait = options.max_wait if options.max_wait is not None else 2 * options.max_run
@@ -338,6 +342,19 @@ def _wishes_of(options: argparse.Namespace) -> Wishes:
         tags=_pairs("--tag", options.tag, "team=search"),
         resume=getattr(options, "resume", False),
     )
+
+
+def _check_search(arguments: Sequence[str], given: Mapping[str, str], n_hosts: int) -> None:
+    """Refuse what the search would refuse, in its own words, on however many hosts."""
+    from rlnas.cli.job import make_cluster, make_torchrun, parse_precisions
+    from rlnas.run.job import check_cluster
+    from rlnas.sagemaker.sharing import Machine, share
+
+    _search_parser().parse_args(arguments)
+    shared = share(given, max(1, n_hosts), Machine()).flags  # none are refused later
+    search = _search_parser().parse_args([*arguments, *shared])
+    check_cluster(make_cluster(search), search.folds, parse_precisions(search.precisions))
+    make_torchrun(search.nproc, search.nnodes, search.rdzv_endpoint)
 
 
 def _place(uri: str) -> Place:

@@ -65,6 +65,8 @@ class RunFolder:
         self.data = path / "data"
         self.finetuned = path / "checkpoints" / "finetuned"
         self.checkpoints = path / "checkpoints"
+        self.full_checkpoint = path / "checkpoints" / "full.pt"
+        self.shared_checkpoint = path / "checkpoints" / "shared.pt"
         self.supernet = path / "supernet"
         self.folds = path / "folds"
         self.full = path / "full"

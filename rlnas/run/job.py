@@ -308,7 +308,7 @@ class Job:
                 f"add it to the precisions (--precisions {self.workload.dtype})"
             )
         _check_parts(self.parts, self.sizes_worth_having)
-        _check_cluster(self.cluster, self.data.folds, self.precisions)
+        check_cluster(self.cluster, self.data.folds, self.precisions)
         if self.precisions:
             object.__setattr__(self, "precisions", checked_precisions(self.precisions))
             check_reference(self.workload, self.precisions)
@@ -366,8 +366,12 @@ def _check_parts(parts: int, sizes_worth_having: bool) -> None:
         )
 
 
-def _check_cluster(cluster: Cluster | None, folds: int | None, precisions: Sequence[str]) -> None:
-    """Refuse what a cluster does not do."""
+def check_cluster(cluster: Cluster | None, folds: int | None, precisions: Sequence[str]) -> None:
+    """Refuse what a cluster does not do.
+
+    Raises:
+        ValueError: If it is to judge folds or several precisions.
+    """
     if cluster is None:
         return
     if folds and cluster.n_workers > 0:

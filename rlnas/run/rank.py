@@ -18,6 +18,7 @@ from rlnas.data import read_task
 from rlnas.errors import ERROR_LINE, RLNASError
 from rlnas.run.child import end_with_parent, training_job
 from rlnas.run.folder import RunFolder, read_json
+from rlnas.run.sending import check_empty, send_training
 from rlnas.run.training import furthest_supernet, train_supernet
 from rlnas.space import LayerOptions, LayerwiseSpace
 from rlnas.supernet.ranks import joined
@@ -26,17 +27,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def train_rank(folder: RunFolder) -> None:
+def train_rank(folder: RunFolder, receive: str | None = None) -> None:
     """Do this rank's part of a run's training; the first rank writes the weights.
 
+    Args:
+        folder: That of the run; on a node that does not see it an empty one, in which the first rank puts
+            what is needed.
+        receive: Device of the training on such a node; None where the folder is the run's.
+
     Raises:
-        RunFolderError: If no training is going on in the folder.
+        RunFolderError: If no training is going on in the folder, or it has to be empty and is not.
         RLNASError: One of its kinds, as of `rlnas.run.training.train_supernet`.
     """
-    values = read_json(folder.training)
-    job = training_job(values["job"])
-    with joined(job.device) as ranks:
-        job = replace(job, device=ranks.device)
+    if receive is not None:
+        check_empty(folder)
+    with joined(receive or read_json(folder.training)["job"]["device"]) as ranks:
+        writes = os.environ.get("LOCAL_RANK") == "0"
+        send_training(folder, ranks, receives=receive is not None, writes=writes)
+        values = read_json(folder.training)
+        job = replace(training_job(values["job"]), device=ranks.device)
         task = read_task(folder.data)
         supernet = furthest_supernet(job, task, folder)
         ranks.wait()  # before the first one removes what others read
@@ -65,13 +74,19 @@ def main(arguments: Sequence[str]) -> int:
         0, 2 for an error of ours, 1 for another one.
     """
     parser = argparse.ArgumentParser(prog="torchrun ... -m rlnas.run.rank", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run, the same one on all nodes")
+    parser.add_argument("run", type=Path, help="folder of the run, or an empty one with --receive")
+    parser.add_argument(
+        "--receive",
+        metavar="DEVICE",
+        help="on a node that does not see the run's folder: let the first process send what is needed; the "
+        "device of the training, cpu or cuda",
+    )
     parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
     options = parser.parse_args(arguments)
     if options.with_parent:
         end_with_parent()
     try:
-        train_rank(RunFolder(options.run))
+        train_rank(RunFolder(options.run), options.receive)
     except (RLNASError, OSError) as error:
         print(f"{ERROR_LINE}{error}", file=sys.stderr)
         return 2

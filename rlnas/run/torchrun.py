@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from rlnas.supernet import Supernet
 from rlnas.supernet.ranks import device_of_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rlnas.run.folder import RunFolder
@@ -83,7 +85,7 @@ def train_by_torchrun(
     finally:
         folder.training.unlink(missing_ok=True)
     if code:
-        raise TrainingError(f"the training on {torchrun} has failed: {_reason(log, code)}")
+        raise TrainingError(f"the training on {torchrun} has failed: {reason(log, code)}")
     log.unlink()
     with folder.damage_of(folder.supernet, "train it again"):
         return Supernet.load(folder.supernet, device=job.device)
@@ -106,18 +108,44 @@ def command(torchrun: Torchrun, run: Path, node_rank: int = 0) -> list[str]:
 
 def _run(torchrun: Torchrun, device: str, run: Path, log: Path) -> int:
     """Run torchrun to its end, and end it with whatever ends this; its exit code."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull, *command(torchrun, run)]
+    with started(torchrun, device, run, log) as process:
+        return process.wait()
+
+
+@contextmanager
+def started(
+    torchrun: Torchrun,
+    device: str,
+    run: Path,
+    log: Path,
+    *,
+    node_rank: int = 0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Let torchrun work on one node; it ends with the block, or with this process.
+
+    Args:
+        torchrun: On how many processes and nodes.
+        device: Of the training.
+        run: Folder of the run; on other nodes than the first an empty one.
+        log: Where it tells what goes wrong, see `reason`.
+        node_rank: Number of this node.
+    """
+    line = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull]
+    line += [*command(torchrun, run, node_rank), "--with-parent"]
+    if node_rank:
+        line += ["--receive", device]
+    threads = {"OMP_NUM_THREADS": str(threads_per_process(torchrun.nproc, device))}
     with log.open("w") as messages:
         process = subprocess.Popen(
-            [*line, "--with-parent"],
+            line,
             stdin=subprocess.PIPE,  # a line of life: it closes when this process ends
             stdout=2,  # the bars
             stderr=messages,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads_per_process(torchrun.nproc, device))},
+            env={**os.environ, **threads},
             start_new_session=True,  # Ctrl-C is for this process, which ends the others
         )
         try:
-            return process.wait()
+            yield process
         finally:
             _end(process)
 
@@ -139,8 +167,8 @@ def threads_per_process(nproc: int, device: str) -> int:
     return max(1, cores // nproc)
 
 
-def _reason(log: Path, code: int) -> str:
-    """Why torchrun has failed, in one sentence, from what it and its processes have said."""
+def reason(log: Path, code: int) -> str:
+    """Why torchrun has failed with an exit code, in one sentence, from what its log holds."""
     text = log.read_text(errors="replace")
     for line in text.splitlines():
         if line.startswith(ERROR_LINE):

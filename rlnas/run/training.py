@@ -87,8 +87,7 @@ def train_supernet(
     if not supernet.fine_tuned and schedule.full_epochs:
         with phase("finetune"):
             trainer = FullTrainer(optimisation(job, supernet, schedule.full_epochs))
-            checkpoint = folder.checkpoints / "full.pt"
-            trainer.train(supernet, task, checkpoint=checkpoint, progress=progress, ranks=ranks)
+            trainer.train(supernet, task, checkpoint=folder.full_checkpoint, progress=progress, ranks=ranks)
         if writes:
             write_folder(folder.finetuned, supernet.save)  # after the phase is on record, see `item_passes`
     with phase("importance"):
@@ -100,8 +99,13 @@ def train_supernet(
                 space=space,
                 optimisation=optimisation(job, supernet, schedule.epochs),
             )
-            checkpoint = folder.checkpoints / "shared.pt"
-            sandwich.share(supernet, task.train, checkpoint=checkpoint, progress=progress, ranks=ranks)
+            sandwich.share(
+                supernet,
+                task.train,
+                checkpoint=folder.shared_checkpoint,
+                progress=progress,
+                ranks=ranks,
+            )
     if writes:
         write_folder(folder.supernet, supernet.save)
         shutil.rmtree(folder.finetuned, ignore_errors=True)

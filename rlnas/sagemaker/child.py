@@ -1,4 +1,4 @@
-"""The search of a container: a process of its own, as on the command line.
+"""The search of a container, or another host's part in it: a process of its own, as on the command line.
 
 The process that watches it copies and hashes files meanwhile, and what else goes on in a process shows in
 the processor time by which latencies are measured.
@@ -31,12 +31,13 @@ class Child:
     Args:
         arguments: Of the command line, without ``rlnas``.
         environ: Variables of the process.
+        module: What runs in the place of ``rlnas``.
     """
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], module: str = "rlnas") -> None:
         # Bars are for terminals; a log needs few of their lines.
         environ = {"TQDM_MININTERVAL": _BAR_SECONDS, **environ}
-        command = [sys.executable, "-m", "rlnas", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         # A group of its own, so that what it has started ends with it.
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, process_group=0)
         self._last = self._reason = ""

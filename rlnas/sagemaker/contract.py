@@ -3,8 +3,8 @@
 The files are read first. The variables of the public training toolkit move folders (``SM_INPUT_DIR``,
 ``SM_MODEL_DIR``, ``SM_OUTPUT_DATA_DIR``, ``SM_CHANNEL_*``) and stand in for files that are absent:
 ``SM_HPS``; ``SM_INPUT_DATA_CONFIG`` or ``SM_CHANNELS``; ``SM_RESOURCE_CONFIG``, or ``SM_HOSTS`` with
-``SM_CURRENT_HOST``. ``SM_TRAINING_ENV`` holds them all, and stands in for those that are absent. The
-others, such as ``SM_NUM_GPUS``, are not needed.
+``SM_CURRENT_HOST`` and ``SM_NETWORK_INTERFACE_NAME``. ``SM_TRAINING_ENV`` holds them all, and stands in
+for those that are absent. The others, such as ``SM_NUM_GPUS``, are not needed.
 """
 
 from __future__ import annotations
@@ -189,9 +189,12 @@ def _hosts(config: Path, environ: Mapping[str, str]) -> Hosts:
     told = _object(config / "resourceconfig.json", environ, "SM_RESOURCE_CONFIG")
     if told is None:
         names = _names(environ, "SM_HOSTS") or ["algo-1"]
-        return Hosts(tuple(names), environ.get("SM_CURRENT_HOST", names[0]))
+        interface = environ.get("SM_NETWORK_INTERFACE_NAME")
+        return Hosts(tuple(names), environ.get("SM_CURRENT_HOST", names[0]), interface)
     try:
-        return Hosts(tuple(map(str, told["hosts"])), str(told["current_host"]))
+        interface = told.get("network_interface_name")
+        hosts, current = tuple(map(str, told["hosts"])), str(told["current_host"])
+        return Hosts(hosts, current, None if interface is None else str(interface))
     except (KeyError, TypeError) as error:
         raise ContainerError(
             "resourceconfig.json (or SM_RESOURCE_CONFIG) must name the hosts and the current_host, but "

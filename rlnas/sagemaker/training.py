@@ -16,10 +16,14 @@ from rlnas.report import models_of, read_summary
 from rlnas.sagemaker.checkpoints import restore
 from rlnas.sagemaker.child import Child
 from rlnas.sagemaker.contract import Container, base_of, write_failure
-from rlnas.sagemaker.hosts import PORT, PORT_VARIABLE, Meeting, wait_for_first
+from rlnas.sagemaker.helping import help_first
+from rlnas.sagemaker.hosts import PORT, PORT_VARIABLE
 from rlnas.sagemaker.hyperparameters import to_arguments
+from rlnas.sagemaker.leading import Lead
+from rlnas.sagemaker.meeting import Meeting
 from rlnas.sagemaker.metrics import final_line, search_line
 from rlnas.sagemaker.publisher import Publisher
+from rlnas.sagemaker.sharing import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,9 +48,9 @@ class Stop:
 def train(flags: Flags, environ: Mapping[str, str]) -> int:
     """Do what a training container is for.
 
-    The first host searches, or goes on with what the checkpoint folder holds; the others wait for it. While
-    the search works, snapshots of its run folder go into the checkpoint folder. SIGTERM ends the search and
-    takes a last snapshot.
+    The first host searches, or goes on with what the checkpoint folder holds; the others judge subnets for
+    it, and train along. While the search works, snapshots of its run folder go into the checkpoint folder.
+    SIGTERM ends the search and takes a last snapshot.
 
     Args:
         flags: Those of ``rlnas search``.
@@ -60,12 +64,13 @@ def train(flags: Flags, environ: Mapping[str, str]) -> int:
         try:
             container = Container.read(environ)
             port = _port(environ)
+            machine = Machine.read(environ)
             if not container.hosts.is_first:
-                wait_for_first(container.hosts, port, lambda: stop.asked)
+                help_first(container.hosts, port, machine, lambda: stop.asked, environ)
                 return STOPPED if stop.asked else 0
             with Meeting(container.hosts.others, port, lambda: stop.asked) as meeting:
-                code = _search(container, flags, environ, stop)
-                meeting.ends_at_once = code != 0
+                code = _lead(container, flags, environ, stop, (meeting, port, machine))
+                meeting.failed = code != 0
                 return code
         except RLNASError as error:
             return _failed(base_of(environ), str(error))
@@ -74,26 +79,41 @@ def train(flags: Flags, environ: Mapping[str, str]) -> int:
             return _failed(base_of(environ), f"{type(error).__name__}: {error}")
 
 
-def _search(container: Container, flags: Flags, environ: Mapping[str, str], stop: Stop) -> int:
+def _lead(
+    container: Container,
+    flags: Flags,
+    environ: Mapping[str, str],
+    stop: Stop,
+    others: tuple[Meeting, int, Machine],
+) -> int:
     arguments = to_arguments(container.hyperparameters, flags, container.channels)
     snapshot = restore(container.checkpoints, container.run)
     if snapshot is not None:
         print(f"going on with {snapshot.name} of an earlier job", flush=True)
+    lead = Lead(container, *others)
+    command = ["search", *arguments, *lead.sharing.flags, "--out", str(container.run), "--resume"]
+    with lead.cluster(lambda: stop.asked) as variables:
+        return _search(container, lead, Child(command, {**environ, **variables}), stop)
+
+
+def _search(container: Container, lead: Lead, child: Child, stop: Stop) -> int:
     publisher = Publisher(container.run, container.checkpoints)
-    n_told = 0
-    child = Child(["search", *arguments, "--out", str(container.run), "--resume"], environ)
+    n_told, code, trouble, in_training = 0, None, None, False
     try:
-        while (code := child.wait(POLL_SECONDS)) is None and not stop.asked:
+        while trouble is None and not stop.asked and (code := child.wait(POLL_SECONDS)) is None:
             if publisher.publish():
                 n_told = _tell(container.run, n_told)
+            trouble, in_training = lead.look(), lead.is_training
     finally:
         child.end()
     publisher.publish()
-    if code is None or (code and stop.asked):
+    if code and not stop.asked and trouble is None:
+        trouble = lead.explained(child.failure(code), in_training=in_training)
+    if stop.asked and code != 0:
         print("stopped; what was scored is in the checkpoints", flush=True)
         return STOPPED
-    if code:
-        return _failed(container.base, child.failure(code))
+    if trouble is not None:
+        return _failed(container.base, trouble)
     _tell(container.run, n_told)
     deliver(container)
     return 0

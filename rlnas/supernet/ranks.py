@@ -71,6 +71,25 @@ class Ranks:
                 "give all nodes the same folder"
             )
 
+    def any(self, holds: bool) -> bool:
+        """Whether something holds on at least one rank."""
+        count = torch.tensor([float(holds)], device=self.device)
+        self.add_up(count)
+        return bool(count > 0)
+
+    def send(self, content: bytes = b"") -> bytes:
+        """Bytes of the first rank, on all of them; those that others give are not looked at."""
+        size = torch.tensor([len(content)], device=self.device)
+        distributed.broadcast(size, 0)
+        if not (n_bytes := int(size)):
+            return b""
+        values = torch.empty(n_bytes, dtype=torch.uint8)
+        if self.is_first:
+            values = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        values = values.to(self.device)
+        distributed.broadcast(values, 0)
+        return values.cpu().numpy().tobytes()
+
     def wait(self) -> None:
         """Return when all ranks are here."""
         self.add_up(torch.zeros(1, device=self.device))

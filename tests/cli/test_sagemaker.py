@@ -104,6 +104,20 @@ BAD = [
     (["--channel", "x=bucket"], [], r"'bucket' is no address in S3; write s3://bucket/path"),
     (["--max-run", "9999999"], [], r"--max-run=9999999 is longer than the 2419200 seconds \(28 days\)"),
     (["--instance-count", "0"], [], r"--instance-count must be at least 1, but got --instance-count=0"),
+    (
+        ["--instance-count", "2"],
+        ["--folds", "5"],
+        r"--folds=5 is for one host, as workers of a cluster judge no folds",
+    ),
+    (
+        ["--instance-count", "2"],
+        ["--ray", "local", "--precisions", "float32,int8"],
+        r"a cluster judges and times in one precision, but got precisions=",
+    ),
+    (["--instance-count", "2"], ["--nproc", "0"], r"nproc must be at least 1, but got nproc=0"),
+    (["--instance-count", "2"], ["--workers", "0"], r"n_workers must be at least 1, but got n_workers=0"),
+    ([], ["--workers", "2"], r"--workers=2 needs a Ray cluster: add --ray local, or --ray ADDRESS"),
+    ([], ["--nnodes", "2"], r"--nnodes=2 does not go with --instance-count 1; leave it out"),
     ([], ["--bugdet", "3"], r"'--bugdet' is no flag of rlnas search; did you mean --budget\?"),
     ([], ["--out", "x"], r"--out is set in the container; leave it out"),
     (
@@ -178,6 +192,12 @@ def test_a_value_that_the_search_would_refuse_is_refused_here(sent, misused):
         r"rlnas search: error: argument --budget: invalid int value: '2.5'",
     )
     assert sent == []
+
+
+def test_flags_of_other_hosts_are_checked_and_not_sent(sent):
+    flags = (*BASE, "--instance-count", "3", "--code", "image")
+    assert main(["sagemaker", "launch", *flags, "--", "--racing", "--controls", "random"]) == 0
+    assert sent[0][0].request["HyperParameters"] == {"racing": "true", "controls": "random"}
 
 
 def test_the_flags_of_a_search_are_found():

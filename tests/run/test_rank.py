@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -76,6 +77,25 @@ def test_other_ranks_write_nothing(folder, group):
     before = sorted(folder.path.rglob("*"))
     assert main([str(folder.path)]) == 0
     assert sorted(folder.path.rglob("*")) == before
+
+
+def test_a_rank_of_a_node_that_does_not_see_the_run_gets_it_first(folder, group, tmp_path, monkeypatch):
+    group[0] = Alone(1, 2, "cpu")
+
+    def send(place, ranks, *, receives, writes):
+        assert receives
+        assert writes
+        shutil.copytree(folder.path, place.path)
+
+    monkeypatch.setattr(rank, "send_training", send)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert main([str(tmp_path / "empty"), "--receive", "cpu"]) == 0
+    assert (tmp_path / "empty" / "training.json").is_file()
+
+
+def test_a_folder_that_is_to_receive_and_is_not_empty_is_refused_before_joining(folder, capsys):
+    assert main([str(folder.path), "--receive", "cpu"]) == 2
+    assert "is not empty, and what a training needs" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_training_is_refused_in_one_line(tmp_path, capsys):

@@ -57,8 +57,9 @@ def instead(monkeypatch):
 
     def replace(program, *, interrupted=False):
         class Instead(popen):
-            def __init__(self, _line, **how):
+            def __init__(self, line, **how):
                 super().__init__([sys.executable, "-c", program], **how)
+                self.line = line
                 started.append(self)
                 self.interrupted = interrupted
 
@@ -187,6 +188,15 @@ def test_the_command_of_one_node_and_of_another():
         *("--nnodes", "3", "--node-rank", "2", "--rdzv-backend", "static"),
         *("--rdzv-endpoint", "first:29400", "--nproc-per-node", "8", "-m", "rlnas.run.rank", "run"),
     ]
+
+
+def test_another_node_receives_the_training(tmp_path, instead):
+    lines = instead("")
+    nodes, log = Torchrun(1, 2, "first:29400"), tmp_path / "log"
+    with torchrun.started(nodes, "cpu", tmp_path / "run", log, node_rank=1) as process:
+        assert process.wait() == 0
+    assert lines[0].line[-3:] == ["--with-parent", "--receive", "cpu"]
+    assert lines[0].line[lines[0].line.index("--node-rank") + 1] == "1"
 
 
 def test_what_to_start_on_the_other_nodes_is_told(folder, train, instead, caplog):

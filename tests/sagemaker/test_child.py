@@ -41,6 +41,13 @@ def test_a_search_runs_as_on_the_command_line(run_program, tmp_path):
     assert (tmp_path / "told").read_text() == "search --budget=3"
 
 
+def test_another_module_may_take_its_place(run_program, tmp_path):
+    ended(run_program(""))
+    (tmp_path / "fake" / "rlnas" / "other.py").write_text("import sys; sys.exit(len(sys.argv))")
+    other = Child(["one", "two"], {"PYTHONPATH": str(tmp_path / "fake")}, "rlnas.other")
+    assert ended(other) == 3
+
+
 def test_what_it_says_goes_to_the_log(run_program, capfd):
     child = run_program("import sys; print('out'); print('first\\nsecond', file=sys.stderr)")
     assert ended(child) == 0

@@ -36,11 +36,14 @@ def test_the_base_folder_can_be_moved(tmp_path):
 def test_files_tell_all(told, tmp_path):
     told("hyperparameters", {"budget": "300", "_tuning": "x", "sagemaker_program": "y"})
     told("inputdataconfig", {"task": {}, "code": {}})
-    told("resourceconfig", {"hosts": ["algo-2", "algo-1"], "current_host": "algo-2"})
+    told(
+        "resourceconfig",
+        {"hosts": ["algo-2", "algo-1"], "current_host": "algo-2", "network_interface_name": "eth0"},
+    )
     container = read(tmp_path, SM_HPS='{"budget": 1}', SM_HOSTS='["other"]', SM_CHANNELS='["other"]')
     assert container.hyperparameters == {"budget": "300"}
     assert container.channels == {name: tmp_path / "input" / "data" / name for name in ("task", "code")}
-    assert container.hosts == Hosts(("algo-1", "algo-2"), "algo-2")
+    assert container.hosts == Hosts(("algo-1", "algo-2"), "algo-2", "eth0")
     assert container.model == tmp_path / "model"
     assert container.output_data == tmp_path / "output" / "data"
     assert container.checkpoints == tmp_path / "checkpoints"
@@ -53,6 +56,7 @@ def test_variables_of_the_toolkit_stand_in_for_files(tmp_path):
         SM_HPS='{"budget": 300, "learning-rate": 1e-05, "racing": true, "task": "pydocs"}',
         SM_HOSTS='["algo-1", "algo-2"]',
         SM_CURRENT_HOST="algo-2",
+        SM_NETWORK_INTERFACE_NAME="eth1",
         SM_CHANNELS='["task", "table"]',
         SM_CHANNEL_TASK="/data/task",
         SM_MODEL_DIR="/models",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import time
 
@@ -10,6 +12,7 @@ import pytest
 from deep_world import BUCKET, BUDGET, arguments_of
 
 import rlnas.run.pipeline
+from benchmarks.sagemaker_stand_in import GRACE_SECONDS
 from rlnas.cli import main
 from rlnas.history import History
 
@@ -45,6 +48,19 @@ def says(service, name, pattern):
     raise AssertionError(job.log)
 
 
+def arguments_of_job(service, world):
+    """Those of its search, on the inputs of the first host."""
+    inputs = service.base(0) / "input" / "data"
+    arguments = ["search", *arguments_of(world)]
+    for flag, place in (
+        ("--model", "model"),
+        ("--task", "task"),
+        ("--latency-table", "latency-table/latency-of-tiny-bert.json"),
+    ):
+        arguments[arguments.index(flag) + 1] = str(inputs / place)
+    return arguments
+
+
 def outcomes(run):
     with History.read(run) as history:
         return [(trial.config, trial.reward, trial.metrics.accuracy) for trial in history.trials]
@@ -54,26 +70,19 @@ def outcomes(run):
 def test_a_job_that_is_stopped_leaves_a_run_that_goes_on_where_it_was(
     service, world, tmp_path, without_delivery, capsys
 ):
-    """Two hosts; the run is fetched, and finished here."""
-    name = launched(service, world, "--instance-count", "2")
+    """The run is fetched, and finished here."""
+    name = launched(service, world)
     says(service, name, r"rlnas:trials=\d+;")
     assert main(["sagemaker", "stop", name]) == 0
     job = service.wait(name)
-    assert (job.status, job.codes) == ("Stopped", [143, 143])
+    assert (job.status, job.codes) == ("Stopped", [143])
     assert main(["sagemaker", "fetch", name, "--out", str(tmp_path / "fetched")]) == 0
     kept = outcomes(tmp_path / "fetched")
     assert 0 < len(kept) <= BUDGET  # a quick machine may have judged all of them before the stop
     assert main(["sagemaker", "status", name]) == 0
     assert re.search(r"^rlnas:trials: \d+$", capsys.readouterr().out, re.MULTILINE)
 
-    inputs = service.base(0) / "input" / "data"
-    arguments = ["search", *arguments_of(world)]
-    for flag, place in (
-        ("--model", "model"),
-        ("--task", "task"),
-        ("--latency-table", "latency-table/latency-of-tiny-bert.json"),
-    ):
-        arguments[arguments.index(flag) + 1] = str(inputs / place)
+    arguments = arguments_of_job(service, world)
     assert main([*arguments, "--out", str(tmp_path / "unbroken")]) == 0
     unbroken = outcomes(tmp_path / "unbroken")
     assert kept == unbroken[: len(kept)]
@@ -102,6 +111,75 @@ def test_a_second_job_on_the_same_run_is_refused(service, world, capsys):
     service.vanish(name)
 
 
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'rlnas[ray]'"
+)
+TRAINING = ("--full-epochs", "1", "--epochs", "5", "--budget", "100")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_hosts_find_what_one_finds_with_as_many_processes(service, world, tmp_path, without_delivery):
+    """The one worker needs all cores, and the first host keeps half of them: the second one judges."""
+    n_cores = len(os.sched_getaffinity(0))
+    if n_cores == 1:
+        pytest.skip("with one core, either host has room for the worker")
+    workers = ("--workers", "1", "--worker-cpus", str(n_cores))
+    name = launched(service, world, "--instance-count", "2", search=(*TRAINING, *workers))
+    job = service.wait(name, 600)
+    assert (job.status, job.codes) == ("Completed", [0, 0]), job.log
+    for line in ("this host has joined the Ray cluster", "the training is done here"):
+        assert line in job.log
+    assert any("1 workers, depth first" in line for line in job.log)
+    assert main(["sagemaker", "fetch", name, "--out", str(tmp_path / "fetched")]) == 0
+    alone = [*arguments_of_job(service, world), *TRAINING, "--nproc", "2"]
+    assert main([*alone, "--out", str(tmp_path / "alone")]) == 0
+    assert outcomes(tmp_path / "fetched") == outcomes(tmp_path / "alone")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_host_that_dies_in_the_training_is_named_and_a_later_job_goes_on(
+    service, world, tmp_path, capsys
+):
+    """The later job is stopped: its hosts end within the time that SageMaker gives."""
+    first = launched(service, world, "--instance-count", "2", search=TRAINING)
+    says(service, first, "this host trains along")
+    service.lose(first, 1)
+    job = service.wait(first, 300)
+    assert job.status == "Failed"
+    assert job.codes[0] == 1
+    assert main(["sagemaker", "status", first]) == 0
+    told = (
+        "the training on 2 hosts has failed: the host 127.0.0.2 was lost; launch the job again with --res"
+    )
+    assert told in capsys.readouterr().out
+
+    second = launched(service, world, "--instance-count", "2", "--resume", search=TRAINING)
+    says(service, second, r"going on with snapshot-\d+.json of an earlier job")
+    says(service, second, r"rlnas:trials=\d+;")
+    assert main(["sagemaker", "stop", second]) == 0
+    job = service.wait(second, GRACE_SECONDS)
+    assert (job.status, job.codes) == ("Stopped", [143, 143])
+    assert main(["sagemaker", "fetch", second, "--out", str(tmp_path / "fetched")]) == 0
+    assert outcomes(tmp_path / "fetched")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_goes_on_without_a_host_that_dies(service, world):
+    name = launched(service, world, "--instance-count", "2", search=("--nnodes", "1"))
+    says(service, name, r"rlnas:trials=\d+;")
+    service.lose(name, 1)
+    job = service.wait(name, 600)
+    assert job.codes[0] == 0, job.log
+    assert any(line.startswith(f"rlnas:trials={BUDGET};") for line in job.log)
+
+
+@needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_later_job_ends_what_an_instance_that_vanished_has_begun(service, world, tmp_path, capsys):

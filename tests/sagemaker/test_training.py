@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import signal
-import threading
+import subprocess
+import sys
 
 import pytest
 
@@ -12,9 +13,11 @@ from benchmarks.sagemaker_stand_in import free_port
 from rlnas.cli.sagemaker import search_flags
 from rlnas.history import History
 from rlnas.metrics import Metrics
+from rlnas.sagemaker import meeting
 from rlnas.sagemaker import training as module
 from rlnas.sagemaker.checkpoints import read_snapshots, restore
 from rlnas.sagemaker.contract import Container
+from rlnas.sagemaker.sharing import Machine
 from rlnas.sagemaker.training import deliver, train
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.trial import Trial
@@ -88,6 +91,15 @@ def test_a_search_begins_with_the_job_s_arguments_and_is_published_as_it_goes(ba
     told = capfd.readouterr().out
     assert "rlnas:trials=1; rlnas:best_reward=0.25; rlnas:best_accuracy=0.5;" in told
     assert (base / "output" / "failure").read_text() == "it ended with 2"
+
+
+def test_what_watches_a_search_loads_nothing_heavy():
+    """What it does shows in the time by which latencies are measured."""
+    program = (
+        "import sys, rlnas.sagemaker.training; print({'torch', 'transformers', 'ray'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
 
 
 def test_sigterm_ends_the_search_and_saves_what_it_has(base, searching, capfd):
@@ -171,28 +183,86 @@ def test_a_port_that_is_none_is_refused(base, port):
     assert reason == f"RLNAS_SAGEMAKER_PORT must be a port from 1 to 65535, but is '{port}'"
 
 
-def test_other_hosts_wait_and_search_nothing(base, searching, tmp_path):
+def test_other_hosts_help_and_search_nothing(base, searching, monkeypatch):
     hosts = ["127.0.0.1", "127.0.0.2"]
-    environ = environ_of(base)
-    tell(base, "resourceconfig", {"hosts": hosts, "current_host": hosts[0]})
-    other = tmp_path / "other"
-    shutil.copytree(base, other)
-    tell(other, "resourceconfig", {"hosts": hosts, "current_host": hosts[1]})
-    codes = []
+    tell(base, "resourceconfig", {"hosts": hosts, "current_host": hosts[1]})
+    helped, environ = [], environ_of(base, SM_NUM_CPUS="8", SM_NUM_GPUS="0")
+    monkeypatch.setattr(module, "help_first", lambda *told: helped.append(told))
+    started, _ = searching()
+    assert train(FLAGS, environ) == 0
+    ((told, port, machine, stopped, _),) = helped
+    assert (told.rank, port, machine) == (1, int(environ["RLNAS_SAGEMAKER_PORT"]), Machine(8, 0))
+    assert not stopped()
+    monkeypatch.setattr(module, "help_first", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert train(FLAGS, environ) == 143
+    assert started == []
 
-    def wait():  # signals are for main threads, so the other host is asked in its parts
-        container = Container.read({**environ, "SAGEMAKER_BASE_DIR": str(other)})
-        port = int(environ["RLNAS_SAGEMAKER_PORT"])
-        codes.append(module.wait_for_first(container.hosts, port, lambda: False))
 
-    started, _ = searching(write_batch, lambda run: 2)
-    thread = threading.Thread(target=wait)
-    thread.start()
-    assert train(FLAGS, environ) == 1
-    thread.join(20)
-    assert codes == [None]
-    assert len(started) == 1
-    assert not (other / "run").exists()
+@pytest.fixture
+def several(base, monkeypatch):
+    """A job of two hosts whose cluster and meeting stand still."""
+    tell(base, "resourceconfig", {"hosts": ["127.0.0.1", "127.0.0.2"], "current_host": "127.0.0.1"})
+    monkeypatch.setattr("rlnas.sagemaker.leading.Node", Ready)
+    for name in ("FAILED_SECONDS", "LEAVE_SECONDS", "JOIN_SECONDS"):
+        monkeypatch.setattr(meeting, name, 0.0)
+    monkeypatch.setattr("rlnas.sagemaker.leading.ROLL_CALL_SECONDS", 0.0)
+
+
+class Ready:
+    """A node of Ray that is there."""
+
+    def __init__(self, *_):
+        pass
+
+    def is_ready(self, seconds):
+        return True
+
+    def close(self):
+        pass
+
+
+@pytest.mark.usefixtures("several")
+def test_a_search_of_several_hosts_is_told_of_them(base, searching):
+    started, _ = searching(lambda run: 2)
+    assert train(FLAGS, environ_of(base, SM_NUM_CPUS="2", SM_NUM_GPUS="0")) == 1
+    (arguments,) = started
+    assert {"--workers=3", "--nproc=1", "--nnodes=2"} < set(arguments)
+    assert arguments.index("--budget=3") < arguments.index("--workers=3")
+    assert (base / "output" / "failure").read_text() == "it ended with 2"
+
+
+def begin_training(run):
+    write_batch(run)
+    (run / "training.json").write_text('{"job": {"device": "cpu"}}')
+
+
+@pytest.mark.usefixtures("several")
+def test_a_training_that_loses_a_host_ends_the_job_with_one_sentence(base, searching):
+    searching(begin_training, lambda run: 1)
+    assert train(FLAGS, environ_of(base)) == 1
+    reason = (base / "output" / "failure").read_text()
+    assert reason.startswith("the training on 2 hosts has failed: the host 127.0.0.2 was lost; launch the")
+    assert read_snapshots(base / "checkpoints")
+
+
+@pytest.mark.usefixtures("several")
+def test_a_training_that_would_hang_without_a_host_is_ended(base, searching, monkeypatch):
+    monkeypatch.setattr(meeting.Meeting, "silent", lambda *_: ("127.0.0.2",))
+    _, ended = searching(begin_training)
+    assert train(FLAGS, environ_of(base)) == 1
+    assert ended
+    assert "the host 127.0.0.2 was lost" in (base / "output" / "failure").read_text()
+
+
+@pytest.mark.usefixtures("several")
+def test_a_stop_that_other_hosts_hear_first_is_no_failure(base, searching):
+    def lost(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1
+
+    searching(begin_training, lost)
+    assert train(FLAGS, environ_of(base)) == 143
+    assert not (base / "output" / "failure").exists()
 
 
 def test_what_a_finished_run_has_made_is_put_where_sagemaker_looks(tmp_path, base, capfd, monkeypatch):

@@ -105,6 +105,9 @@ def main(folder, out):
             for name, losses, supernet in trainings(folder, out, ranks)
         }
         found["refusal"] = refusal(folder, out, ranks)
+        said = b"\x00one" if ranks.is_first else b"another"
+        found["sent"] = [ranks.send(content).decode() for content in (said, b"")]
+        found["any"] = [ranks.any(ranks.rank == rank) for rank in (0, 1, 2)]
         (out / f"rank-{ranks.rank}.json").write_text(json.dumps(found))
 
 

@@ -76,6 +76,12 @@ def test_a_resumed_training_ends_with_the_bits_of_an_unbroken_one(found):
     assert resumed["losses"] == unbroken["losses"][rank_program.N_BROKEN :]
 
 
+def test_all_ranks_get_what_the_first_one_sends_and_hear_what_holds_on_any(found):
+    for each in found:
+        assert each["sent"] == ["\x00one", ""]
+        assert each["any"] == [True, True, False]
+
+
 def test_a_rank_that_does_not_see_the_checkpoint_is_noticed(found):
     assert found[0]["refusal"] == (
         "the ranks read checkpoints of different steps, from 0 to 2; give all nodes the same folder"
