@@ -346,14 +346,13 @@ def _wishes_of(options: argparse.Namespace) -> Wishes:
 
 def _check_search(arguments: Sequence[str], given: Mapping[str, str], n_hosts: int) -> None:
     """Refuse what the search would refuse, in its own words, on however many hosts."""
-    from rlnas.cli.job import make_cluster, make_torchrun, parse_precisions
-    from rlnas.run.job import check_cluster
+    from rlnas.cli.job import make_cluster, make_torchrun
     from rlnas.sagemaker.sharing import Machine, share
 
     _search_parser().parse_args(arguments)
     shared = share(given, max(1, n_hosts), Machine()).flags  # none are refused later
     search = _search_parser().parse_args([*arguments, *shared])
-    check_cluster(make_cluster(search), search.folds, parse_precisions(search.precisions))
+    make_cluster(search)
     make_torchrun(search.nproc, search.nnodes, search.rdzv_endpoint)
 
 

@@ -51,8 +51,8 @@ LIBRARY_BYTES = 2**27
 class SupernetEvaluator:
     """Accuracy on a split with the inherited weights, latency from a model of it.
 
-    The weights are copied once, in the number format of the evaluation; later changes to the
-    supernet do not show. Subnets are evaluated by slices, on items without padding, and those that
+    The weights are copied once (see `copies`), in the number format of the evaluation; later changes
+    to the supernet do not show. Subnets are evaluated by slices, on items without padding, and those that
     begin alike share the work of their common beginning. Without racing, a config's result does not
     depend on its batch, bit for bit on one machine and number of threads.
 
@@ -71,6 +71,8 @@ class SupernetEvaluator:
             suits the device.
         group_tokens: Tokens of one matrix product, to which several subnets are put together where a
             pack alone has fewer; None takes what suits the device: 0, no groups, on a CPU.
+        copies: Whether the weights are copied; without, they are taken as they are, and the supernet's
+            model gets the number format of the evaluation.
 
     Raises:
         ValueError: If the precision is unknown, a number is out of range, the task has folds and no split
@@ -88,6 +90,7 @@ class SupernetEvaluator:
         racing: Racing | None = None,
         pack_tokens: int | None = None,
         group_tokens: int | None = None,
+        copies: bool = True,
     ) -> None:
         self._supernet = supernet
         self._task = task
@@ -122,7 +125,8 @@ class SupernetEvaluator:
             _keep_freed_memory()
         self.precision = precision
         self.racing = racing
-        self._model = copy.deepcopy(supernet.model).to(getattr(torch, stored_as(precision))).eval()
+        model = copy.deepcopy(supernet.model) if copies else supernet.model
+        self._model = model.to(getattr(torch, stored_as(precision))).eval()
         self._blocks = PackedBlocks(self._model, INT8_BLOCKS.get(precision, ()))
         self._pack_tokens = pack_tokens
         self._group_tokens = (CUDA_PACK_TOKENS if is_cuda else 0) if group_tokens is None else group_tokens
@@ -185,6 +189,9 @@ class SupernetEvaluator:
             self._metrics(config, predicted, float(latency_ms))
             for config, predicted, latency_ms in zip(configs, predictions, latencies, strict=True)
         ]
+
+    def close(self) -> None:
+        """Let go of what works for this evaluator elsewhere, which is nothing here."""
 
     def recall(self, trials: Sequence[Trial]) -> None:
         """Take up trials that were judged in an earlier process, so that races go on as they would have."""

@@ -38,6 +38,7 @@ class FoldedEvaluator:
         task: With folds.
         latency: Predicts the latency of configs.
         precision: As in `SupernetEvaluator`.
+        make: Gives the evaluator of a fold, called as `SupernetEvaluator`.
 
     Raises:
         ValueError: If the task has no folds, or another number of them than there are supernets.
@@ -51,6 +52,7 @@ class FoldedEvaluator:
         latency: LatencyModel,
         *,
         precision: str = "auto",
+        make: Callable[..., SupernetEvaluator] = SupernetEvaluator,
     ) -> None:
         if task.folds is None or task.n_folds != len(folds):
             raise ValueError(
@@ -61,8 +63,7 @@ class FoldedEvaluator:
         self._task = task
         self._latency = latency
         self._judges = [
-            SupernetEvaluator(fold, task.fold(number), latency, precision=precision)
-            for number, fold in enumerate(folds)
+            make(fold, task.fold(number), latency, precision=precision) for number, fold in enumerate(folds)
         ]
         self._items = [np.flatnonzero(task.folds == number) for number in range(len(folds))]
 
@@ -121,6 +122,11 @@ class FoldedEvaluator:
             EvaluationError: If predictions are not finite; `config` is the culprit.
         """
         return pooled([judge.predict(configs) for judge in self._judges], self._items)
+
+    def close(self) -> None:
+        """As of `SupernetEvaluator`."""
+        for judge in self._judges:
+            judge.close()
 
     def _metrics(
         self, config: SubnetConfig, predicted: npt.NDArray[np.generic], latency_ms: float

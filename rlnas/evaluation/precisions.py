@@ -38,6 +38,7 @@ class PrecisionEvaluator:
         latency: Predicts the latency of configs, `rlnas.latency.PrecisionTables` for one.
         precisions: Those that configs may have.
         split: Another split than the task's search split.
+        make: Gives the evaluator of a precision, called as `SupernetEvaluator`.
 
     Raises:
         InvalidSpaceError: If there is no precision, or one is unknown or stands there twice.
@@ -51,10 +52,11 @@ class PrecisionEvaluator:
         precisions: Sequence[str],
         *,
         split: Split | None = None,
+        make: Callable[..., SupernetEvaluator] = SupernetEvaluator,
     ) -> None:
         self._latency = latency
         self._evaluators = {
-            precision: SupernetEvaluator(supernet, task, latency, split=split, precision=precision)
+            precision: make(supernet, task, latency, split=split, precision=precision)
             for precision in checked_precisions(precisions)
         }
         self._first = next(iter(self._evaluators.values()))
@@ -117,6 +119,11 @@ class PrecisionEvaluator:
         for evaluator, rows in self._groups(configs):
             predicted |= zip(rows, evaluator.predict([configs[row] for row in rows]), strict=True)
         return [predicted[row] for row in range(len(configs))]
+
+    def close(self) -> None:
+        """As of `SupernetEvaluator`."""
+        for evaluator in self._evaluators.values():
+            evaluator.close()
 
     def _groups(self, configs: Sequence[SubnetConfig]) -> list[tuple[SupernetEvaluator, list[int]]]:
         """Each evaluator that is asked, and which configs it judges."""

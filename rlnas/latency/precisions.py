@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,11 @@ from rlnas.latency.device import describe_device
 from rlnas.latency.table import LatencyTable, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from rlnas.latency.device import DeviceInfo
     from rlnas.space import ModelShape, SubnetConfig
     from rlnas.workload import Workload
 
@@ -165,7 +167,7 @@ class PrecisionTables:
         folder: Path | str,
         *,
         workload: Workload | None = None,
-        device: str | None = None,
+        device: str | Callable[..., DeviceInfo] | None = None,
         shape: ModelShape | None = None,
         allow_mismatch: bool = False,
     ) -> PrecisionTables:
@@ -174,7 +176,8 @@ class PrecisionTables:
         Args:
             folder: Where.
             workload: What the reference must be for, the others in their own form; None for anything.
-            device: A torch device of this machine that they must have been measured on, or None.
+            device: What they must have been measured on: a torch device of this machine, or what describes
+                it, called with ``mode``; None for anything.
             shape: As of `LatencyTable.load`.
             allow_mismatch: As of `LatencyTable.load`.
 
@@ -182,6 +185,7 @@ class PrecisionTables:
             LatencyTableError: If a file is missing, damaged, or does not belong to the others.
         """
         path = Path(folder) / BINDING_FILE
+        describe = partial(describe_device, device) if isinstance(device, str) else device
         fix = "delete the folder and calibrate again"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -205,7 +209,7 @@ class PrecisionTables:
                 tables[name] = LatencyTable.load(
                     path.with_name(f"{name}.json"),
                     workload=own,
-                    device=None if device is None else describe_device(device, mode=mode),
+                    device=None if describe is None else describe(mode=mode),
                     shape=shape,
                     allow_mismatch=allow_mismatch,
                 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from rlnas.calibration import block_options, calibrate
+from rlnas.calibration import block_options, calibrate, calibrate_precisions
 from rlnas.errors import LatencyTableError
 from rlnas.latency import resolve_device
 from rlnas.supernet import Supernet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlnas.calibration import Effort
-    from rlnas.latency import HeldOutError, LatencyTable, PredictionError
+    from rlnas.latency import HeldOutError, LatencyTable, PrecisionTables, PredictionError
     from rlnas.protocols import BlockKind
     from rlnas.space import LayerwiseSpace, SearchSpace
     from rlnas.workload import Workload
@@ -89,6 +89,24 @@ def calibrate_folder(
     """Measure a latency table of the supernet in a folder; see `rlnas.calibration.calibrate`."""
     supernet = Supernet.load(folder, device=resolve_device(device))
     return calibrate(supernet, space, workload, device, extra_blocks=extra_blocks, seed=seed)
+
+
+def calibrate_precisions_folder(
+    folder: Path,
+    space: SearchSpace,
+    workload: Workload,
+    precisions: Sequence[str],
+    device: str,
+    extra_blocks: Sequence[tuple[BlockKind, int]],
+    seed: int,
+) -> PrecisionTables:
+    """As `calibrate_folder`, in several precisions; see `rlnas.calibration.calibrate_precisions`."""
+    supernet = Supernet.load(folder, device=resolve_device(device))
+
+    def measured(own: Workload) -> LatencyTable:
+        return calibrate(supernet, space, own, device, extra_blocks=extra_blocks, seed=seed)
+
+    return calibrate_precisions(supernet, space, workload, precisions, device, measured=measured)
 
 
 def warn_of(table: LatencyTable) -> None:

@@ -127,7 +127,7 @@ def deliver(
 def _timer(job: Job, inputs: Inputs, folder: RunFolder) -> Apart | Elsewhere:
     """Where models are timed: what does nothing else."""
     if job.cluster is not None and job.is_timed_elsewhere:
-        return Elsewhere(job.cluster, folder.supernet, inputs.workload)
+        return Elsewhere(job.cluster, folder.supernet, inputs.workload, job.precisions)
     timed = TimedPrecisions(inputs.supernet, inputs.workload, job.precisions, job.device)
     setting = Setting(folder.supernet, inputs.workload, job.precisions, job.device, torch.get_num_threads())
     return Apart(timed, setting, inputs.supernet.n_params(inputs.supernet.shape.full))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
-import tempfile
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -13,7 +13,7 @@ from rlnas.errors import ScaleError
 from rlnas.run.apart import Setting
 from rlnas.run.messages import TIMED, MessagePickler, MessageUnpickler, tried, value_of
 from rlnas.scale.cluster import Cluster
-from rlnas.scale.files import packed, unpacked
+from rlnas.scale.files import packed, passing_folder, unpacked
 from rlnas.scale.pool import START_SECONDS, connect, lost, resources_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Elsewhere:
         cluster: With a resource.
         supernet: Folder of the supernet whose subnets are timed.
         workload: What is asked of the full model.
+        precisions: Those that subnets may have.
 
     Attributes:
         timed: What functions get that time.
@@ -53,7 +54,9 @@ class Elsewhere:
         RLNASError: One of its kinds, if the model or its workload does not run on that node.
     """
 
-    def __init__(self, cluster: Cluster, supernet: Path, workload: Workload) -> None:
+    def __init__(
+        self, cluster: Cluster, supernet: Path, workload: Workload, precisions: tuple[str, ...] = ()
+    ) -> None:
         self.timed = cast("TimedPrecisions", _There())
         self.supernet = supernet
         self._ray, self._cluster = connect(cluster.address), cluster
@@ -63,7 +66,8 @@ class Elsewhere:
             "resources": {str(cluster.latency_resource): 1},
         }
         make = self._ray.remote(**needs)(_Timer)
-        self._actor = make.remote(packed(supernet), workload, cluster.latency_device)
+        setting = Setting(supernet, workload, precisions, cluster.latency_device, 1)
+        self._actor = make.remote(packed(supernet), setting)
         prepared = self._actor.prepare.remote()
         ready, _ = self._ray.wait([prepared], timeout=START_SECONDS)
         if not ready:
@@ -116,9 +120,9 @@ def elsewhere_before_training(job: Job, supernet: Supernet, workload: Workload) 
         supernet: What is timed.
         workload: What is asked of it.
     """
-    with tempfile.TemporaryDirectory(prefix="rlnas-") as folder:
+    with passing_folder() as folder:
         supernet.save(folder)
-        with closing(Elsewhere(job.cluster or Cluster(), Path(folder), workload)) as there:
+        with closing(Elsewhere(job.cluster or Cluster(), folder, workload, job.precisions)) as there:
             yield there
 
 
@@ -127,12 +131,11 @@ class _Timer:
 
     Args:
         files: Of the supernet's folder.
-        workload: What is asked of the full model.
-        device: Where it runs.
+        setting: What is timed, but for where the folder lies.
     """
 
-    def __init__(self, files: Files, workload: Workload, device: str) -> None:
-        self._made_of = files, workload, device
+    def __init__(self, files: Files, setting: Setting) -> None:
+        self._made_of = files, setting
         self._timed: TimedPrecisions | None = None
 
     def prepare(self) -> bytes:
@@ -151,9 +154,9 @@ class _Timer:
             return pickle.dumps(tried(function, *args, **kwargs))
 
     def _load(self) -> None:
-        files, workload, device = self._made_of
+        files, setting = self._made_of
         with unpacked(files) as folder:
-            self._timed = Setting(folder, workload, (), device, 1).timed()
+            self._timed = replace(setting, supernet=folder).timed()
 
 
 def _packed_call(call: object, timed: object) -> tuple[bytes, list[dict[str, bytes]]]:

@@ -98,7 +98,6 @@ def prepare_inputs(job: Job, folder: RunFolder, *, progress: bool) -> Inputs:
     with folder.phase("data"):
         task = task_of(job, folder)
         _check_metric(job, task)
-        _check_folds(job, task)
     logger.info(
         "data: %s with %d training, %d search and %d final items (%s)",
         *(task.name, len(task.train), len(task.search), len(task.final), task.final.name),
@@ -179,15 +178,6 @@ def _check_metric(job: Job, task: Task) -> None:
         )
 
 
-def _check_folds(job: Job, task: Task) -> None:
-    """Refuse folds, which few items get by themselves, where workers are to evaluate."""
-    if job.cluster is not None and job.cluster.n_workers > 0 and task.n_folds:
-        raise DataError(
-            f"the task {task.name!r} is so small that subnets are judged in {task.n_folds} folds, which "
-            "workers of a cluster do not; search without --ray, or carve a search split (--folds 0)"
-        )
-
-
 def _regime(job: Job, latency: LatencyTable) -> Regime | None:
     """What the table says of the device; a table of few sizes says nothing, which may not matter."""
     try:
@@ -239,6 +229,8 @@ def _latency_and_device(
     if job.is_timed_elsewhere:
         with elsewhere_before_training(job, supernet, workload) as there:
             device = there.call(describe_device, job.latency_device, mode=workload.mode)
+            if job.precisions:
+                return precision_tables(job, supernet, workload, folder, there=there), device
 
             def measured(space: LayerwiseSpace, extra: Sequence[tuple[BlockKind, int]]) -> LatencyTable:
                 logger.info("calibrating on %s", device)

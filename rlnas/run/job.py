@@ -256,8 +256,7 @@ class Job:
         RewardError: If subnets are raced for a reward that races do not serve, `target_ratios` cannot be,
             or the reward cannot serve them.
         ValueError: If `seed` is negative or above 4294967295, `min_steps` is negative, lengths are given
-            twice, subnets are raced in folds, a control is there twice or is the run's own controller, a
-            cluster is to judge folds or several precisions,
+            twice, subnets are raced in folds, a control is there twice or is the run's own controller,
             precisions lack the workload's dtype, the dtype is int8 without precisions, or there
             are precisions and races or folds.
     """
@@ -308,7 +307,6 @@ class Job:
                 f"add it to the precisions (--precisions {self.workload.dtype})"
             )
         _check_parts(self.parts, self.sizes_worth_having)
-        check_cluster(self.cluster, self.data.folds, self.precisions)
         if self.precisions:
             object.__setattr__(self, "precisions", checked_precisions(self.precisions))
             check_reference(self.workload, self.precisions)
@@ -363,22 +361,6 @@ def _check_parts(parts: int, sizes_worth_having: bool) -> None:
         raise InvalidSpaceError(
             "sizes are equal parts of the full ones or those worth having, but got "
             f"parts={parts} and sizes_worth_having=True; drop either"
-        )
-
-
-def check_cluster(cluster: Cluster | None, folds: int | None, precisions: Sequence[str]) -> None:
-    """Refuse what a cluster does not do.
-
-    Raises:
-        ValueError: If it is to judge folds or several precisions.
-    """
-    if cluster is None:
-        return
-    if folds and cluster.n_workers > 0:
-        raise ValueError(f"workers of a cluster judge no folds, but got folds={folds}; drop either")
-    if precisions:
-        raise ValueError(
-            f"a cluster judges and times in one precision, but got precisions={precisions}; drop either"
         )
 
 

@@ -18,7 +18,7 @@ from rlnas.run.folds import train_folds
 from rlnas.run.goals import goals_of
 from rlnas.run.honest import describe_honesty
 from rlnas.run.inputs import prepare_inputs
-from rlnas.run.searching import end_workers, make_evaluator, run_controls, run_search
+from rlnas.run.searching import make_evaluator, run_controls, run_search
 from rlnas.run.summary import total_seconds
 from rlnas.run.torchrun import check_devices, train_by_torchrun
 from rlnas.run.training import train_supernet
@@ -79,7 +79,7 @@ def _run(job: Job, folder: RunFolder, *, resume: bool, progress: bool) -> dict[s
             with folder.phase("search"):
                 evaluator = make_evaluator(job, inputs)
                 searched = run_search(job, inputs, evaluator, folder, progress=progress)
-                end_workers(evaluator)  # whose room others need
+                evaluator.close()  # whose room others need
             result = searched.result
             logger.info("search: %d subnets evaluated; %s", len(result.trials), result.stop_reason)
             logger.info("search: %s; %s", read_cost(folder), evaluator.traversal)
@@ -89,7 +89,7 @@ def _run(job: Job, folder: RunFolder, *, resume: bool, progress: bool) -> dict[s
                     controls = run_controls(job, inputs, folder, progress=progress)
         goals = goals_of(job, inputs, folder)
         added = describe_added(inputs.task, evaluator.predict, goals, job.controller, searched, controls)
-        end_workers(evaluator)
+        evaluator.close()
         if is_finished:
             return _amended(folder, added)
         told = {

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlnas.calibration import calibrate_precisions, probe_blocks
-from rlnas.latency import PrecisionTables
+from rlnas.latency import PrecisionTables, describe_device
 from rlnas.latency.precisions import BINDING_FILE
 from rlnas.pareto import is_pareto_optimal
 from rlnas.precision import INT8_BLOCKS
-from rlnas.run.calibration import calibrate_with_bar, check_sizes
+from rlnas.run.calibration import calibrate_precisions_folder, calibrate_with_bar, check_sizes
 from rlnas.scores import difference_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlnas.latency import LatencyTable
+    from rlnas.latency import DeviceInfo, LatencyTable
+    from rlnas.protocols import BlockKind
+    from rlnas.run.elsewhere import Elsewhere
     from rlnas.run.folder import RunFolder
     from rlnas.run.job import Job
     from rlnas.supernet import Supernet
@@ -29,11 +31,25 @@ logger = logging.getLogger(__name__)
 
 
 def precision_tables(
-    job: Job, supernet: Supernet, workload: Workload, folder: RunFolder, *, progress: bool
+    job: Job,
+    supernet: Supernet,
+    workload: Workload,
+    folder: RunFolder,
+    *,
+    there: Elsewhere | None = None,
+    progress: bool = False,
 ) -> PrecisionTables:
     """The tables in the folder, those that the job names, or new ones, in this order.
 
     That of the workload itself is kept as the run's latency table too.
+
+    Args:
+        job: With precisions.
+        supernet: What is timed.
+        workload: What is asked of the full model.
+        folder: The run.
+        there: Where it is timed, with the same supernet; None for this machine.
+        progress: Whether to show bars, on this machine.
 
     Raises:
         LatencyTableError: If those that are there are damaged, for something else, or lack a precision.
@@ -41,11 +57,17 @@ def precision_tables(
     is_stored = (folder.precisions / BINDING_FILE).is_file()  # written last
     given = folder.precisions if is_stored else job.latency_table
     space = job.plain_space(supernet.shape)
+
+    def describe(*, mode: str) -> DeviceInfo:
+        if there is None:
+            return describe_device(job.latency_device, mode=mode)
+        return there.call(describe_device, job.latency_device, mode=mode)
+
     if given is not None:
         tables = PrecisionTables.load(
             given,
             workload=workload,
-            device=job.device,
+            device=describe,
             shape=supernet.shape,
             allow_mismatch=job.allow_foreign_table,
         ).only(job.precisions)
@@ -53,27 +75,37 @@ def precision_tables(
             for table in tables.tables.values():
                 check_sizes(table, space, given)
     else:
-
-        def measured(own: Workload) -> LatencyTable:
-            logger.info("calibrating %s", own)
-            return calibrate_with_bar(
-                supernet,
-                space,
-                own,
-                job.device,
-                extra_blocks=probe_blocks(supernet.shape) if job.sizes_worth_having else (),
-                seed=job.seed,
-                progress=progress,
-            )
-
-        tables = calibrate_precisions(
-            supernet, space, workload, job.precisions, job.device, measured=measured
-        )
+        extra = probe_blocks(supernet.shape) if job.sizes_worth_having else ()
+        if there is None:
+            tables = _calibrated(job, supernet, workload, extra, progress=progress)
+        else:
+            logger.info("calibrating in %s elsewhere", ", ".join(job.precisions))
+            how = (space, workload, job.precisions, job.latency_device, extra, job.seed)
+            tables = there.call(calibrate_precisions_folder, there.supernet, *how)
     if not is_stored:
         tables.save(folder.precisions)
     if not folder.latency.is_file():
         tables.reference_table.save(folder.latency)
     return tables
+
+
+def _calibrated(
+    job: Job,
+    supernet: Supernet,
+    workload: Workload,
+    extra_blocks: Sequence[tuple[BlockKind, int]],
+    *,
+    progress: bool,
+) -> PrecisionTables:
+    space = job.plain_space(supernet.shape)
+
+    def measured(own: Workload) -> LatencyTable:
+        logger.info("calibrating %s", own)
+        return calibrate_with_bar(
+            supernet, space, own, job.device, extra_blocks=extra_blocks, seed=job.seed, progress=progress
+        )
+
+    return calibrate_precisions(supernet, space, workload, job.precisions, job.device, measured=measured)
 
 
 def describe_precisions(tables: PrecisionTables, trials: Sequence[Trial]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from rlnas.loop import search
 from rlnas.run.accounting import read_cost, write_cost
 from rlnas.run.folder import FREE_TO_CHANGE
 from rlnas.run.inputs import full_latency
+from rlnas.scale.crew import Crew
 from rlnas.scale.evaluator import RayEvaluator
 
 if TYPE_CHECKING:
@@ -46,19 +49,14 @@ class Searched:
 def make_evaluator(job: Job, inputs: Inputs, *, precision: str = "auto") -> Judge:
     """What judges subnets: the same for the search and for its controls."""
     supernet, task, latency = inputs.supernet, inputs.task, inputs.latency
-    if job.precisions:
-        return PrecisionEvaluator(supernet, task, latency, job.precisions)
-    if task.n_folds:
-        return FoldedEvaluator(supernet, inputs.folds, task, latency, precision=precision)
+    make: Callable[..., SupernetEvaluator] = SupernetEvaluator
     if job.cluster is not None and job.cluster.n_workers > 0:
-        return RayEvaluator(supernet, task, latency, job.cluster, racing=job.racing, precision=precision)
-    return SupernetEvaluator(supernet, task, latency, racing=job.racing, precision=precision)
-
-
-def end_workers(evaluator: Judge) -> None:
-    """End the workers of an evaluator, if it has any."""
-    if isinstance(evaluator, RayEvaluator):
-        evaluator.close()
+        make = functools.partial(RayEvaluator, cluster=Crew(job.cluster))
+    if job.precisions:
+        return PrecisionEvaluator(supernet, task, latency, job.precisions, make=make)
+    if task.n_folds:
+        return FoldedEvaluator(supernet, inputs.folds, task, latency, precision=precision, make=make)
+    return make(supernet, task, latency, racing=job.racing, precision=precision)
 
 
 def run_search(
@@ -89,7 +87,7 @@ def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool)
     results = {}
     for control in job.controls:
         evaluator = make_evaluator(job, inputs)
-        try:
+        with closing(evaluator):
             searched = _search(
                 job,
                 inputs,
@@ -100,8 +98,6 @@ def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool)
                 note=lambda: None,
                 progress=progress,
             )
-        finally:
-            end_workers(evaluator)
         results[control.name] = searched.result
         logger.info("control %s: %d subnets evaluated", control.name, len(searched.result.trials))
     return results

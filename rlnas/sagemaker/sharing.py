@@ -132,20 +132,8 @@ def _check(given: Mapping[str, str], n_hosts: int) -> None:
             "--ray=auto is the cluster that the hosts of a job make, but there is one host; ask for more "
             "(--instance-count), or take --ray=local"
         )
-    if n_hosts == 1 or given.get("ray", "auto") != "auto":
-        return
-    if "latency-resource" in given:
+    if n_hosts > 1 and given.get("ray", "auto") == "auto" and "latency-resource" in given:
         raise RequestError(
             f"--latency-resource={given['latency-resource']} is of no host of the job: latency is measured "
             "on the first one; drop it"
-        )
-    if given.get("folds", "0") != "0":
-        raise RequestError(
-            f"--folds={given['folds']} is for one host, as workers of a cluster judge no folds; carve a "
-            "search split (--folds 0), or ask for one host (--instance-count 1)"
-        )
-    if "precisions" in given:
-        raise RequestError(
-            f"--precisions={given['precisions']} is for one host, as workers of a cluster judge in one "
-            "precision; drop it, or ask for one host (--instance-count 1)"
         )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlnas.evaluation.evaluator import SupernetEvaluator
 from rlnas.evaluation.prefix import block_sizes
-from rlnas.scale.files import packed
-from rlnas.scale.pool import Pool, connect
+from rlnas.scale.cluster import Cluster
+from rlnas.scale.crew import Crew
 from rlnas.scale.shares import Shares
-from rlnas.scale.worker import SubnetWorker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +20,10 @@ if TYPE_CHECKING:
 
     from rlnas.evaluation.racing import Racing
     from rlnas.protocols import LatencyModel
-    from rlnas.scale.cluster import Cluster
+    from rlnas.scale.pool import Pool
     from rlnas.space import SubnetConfig
     from rlnas.supernet.supernet import Supernet
-    from rlnas.task import Task
+    from rlnas.task import Split, Task
 
 SMALLEST_SHARE = 2
 """Subnets that are worth a call."""
@@ -40,10 +37,11 @@ class RayEvaluator(SupernetEvaluator):
     Races are decided here, between chunks. Workers are started when there is work.
 
     Args:
-        supernet: The shared weights; every worker loads a copy.
+        supernet: The shared weights; on every node they lie once, and its workers read them there.
         task: Its search split is judged on.
         latency: Predicts the latency of configs.
-        cluster: Where, and how many.
+        cluster: Where, and how many; or the workers that this evaluator shares with others.
+        split: As in `SupernetEvaluator`.
         precision: As in `SupernetEvaluator`.
         racing: As in `SupernetEvaluator`.
     """
@@ -53,30 +51,31 @@ class RayEvaluator(SupernetEvaluator):
         supernet: Supernet,
         task: Task,
         latency: LatencyModel,
-        cluster: Cluster,
+        cluster: Cluster | Crew,
         *,
+        split: Split | None = None,
         precision: str = "auto",
         racing: Racing | None = None,
     ) -> None:
-        super().__init__(supernet, task, latency, precision=precision, racing=racing)
-        ray, needs = connect(cluster.address), cluster.needs
-        device = "cuda" if needs.n_gpus else "cpu"
-        with tempfile.TemporaryDirectory(prefix="rlnas-") as folder:
-            supernet.save(Path(folder))
-            files = ray.put(packed(Path(folder)))
+        super().__init__(supernet, task, latency, split=split, precision=precision, racing=racing)
+        self._crew = Crew(cluster) if isinstance(cluster, Cluster) else cluster
         # Workers need no other items.
-        seen = ray.put(replace(task, train=task.search, final=task.search))
-        arguments = (files, seen, device, self.precision, racing, needs.n_cpus)
-        self.pool = Pool(ray, SubnetWorker, arguments, cluster.n_workers, needs)
+        seen = replace(task, train=self._split, search=self._split, final=self._split, folds=None)
+        self._number = self._crew.join(supernet, self._model, seen, self.precision, racing)
+
+    @property
+    def pool(self) -> Pool:
+        """The workers."""
+        return self._crew.pool
 
     def close(self) -> None:
         """End the workers, so that others find room; the next call would start them again."""
-        self.pool.close()
+        self._crew.close()
 
     @property
     def traversal(self) -> str:
         """How subnets that begin alike share their work here, in words."""
-        return f"{self.pool.n_workers} workers, {super().traversal}"
+        return f"{self._crew.n_workers} workers, {super().traversal}"
 
     def answers(
         self, configs: Sequence[SubnetConfig], items: npt.NDArray[np.int64]
@@ -90,10 +89,10 @@ class RayEvaluator(SupernetEvaluator):
         if not configs:
             return super().answers(configs, items)
         order = sorted(range(len(configs)), key=lambda row: block_sizes(configs[row]))
-        shares = Shares(order, self.pool.n_workers, smallest=SMALLEST_SHARE)
+        shares = Shares(order, self._crew.n_workers, smallest=SMALLEST_SHARE)
 
         def request(share: tuple[int, ...]) -> tuple[Any, ...]:
-            return [configs[row] for row in share], items
+            return self._number, [configs[row] for row in share], items
 
         parts = []
         rows: list[int] = []

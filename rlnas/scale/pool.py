@@ -178,7 +178,8 @@ class Pool:
         working: dict[Any, tuple[Any, tuple[int, ...]]] = {}
         try:
             while shares or working:
-                self._start(self.n_workers - len(self._idle) - len(self._starting) - len(working))
+                if shares:
+                    self._start(self.n_workers - len(self._idle) - len(self._starting) - len(working))
                 while shares and self._idle:
                     worker, share = self._idle.pop(), shares.take()
                     working[worker.answer.remote(*request(share))] = (worker, share)

@@ -1,14 +1,13 @@
-"""What runs in a worker's process: an evaluator of its own, for the shares that it gets."""
+"""What runs in a worker's process: evaluators of its own, for the shares that it gets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from rlnas.evaluation.evaluator import SupernetEvaluator
-from rlnas.scale.files import unpacked
-from rlnas.supernet import Supernet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,60 +17,76 @@ if TYPE_CHECKING:
 
     from rlnas.evaluation.cost import EvaluationCost
     from rlnas.evaluation.racing import Racing
-    from rlnas.scale.files import Files
     from rlnas.space import SubnetConfig
+    from rlnas.supernet.arrays import SupernetArrays
     from rlnas.task import Task
 
 
-class SubnetWorker:
-    """Answers for subnets of one supernet on the search split of one task.
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What one evaluator of a worker is made of.
 
-    Args:
-        files: Of the supernet's folder.
+    Attributes:
+        weights: Which of the supernets it judges subnets of.
         task: Its search split is answered.
-        device: ``"cpu"``, or ``"cuda"`` for the GPU that Ray has given.
         precision: As in `SupernetEvaluator`.
         racing: Likewise; the driver decides the races.
+    """
+
+    weights: int
+    task: Task
+    precision: str
+    racing: Racing | None
+
+
+class SubnetWorker:
+    """Answers for subnets of some supernets, each on the search split of a task.
+
+    Args:
+        device: ``"cpu"``, or ``"cuda"`` for the GPU that Ray has given.
         n_threads: Of PyTorch.
+        judgings: The evaluators, which answers are asked of by number.
+        weights: The supernets; on a CPU they are read where they lie.
     """
 
     def __init__(
-        self,
-        files: Files,
-        task: Task,
-        device: str,
-        precision: str,
-        racing: Racing | None,
-        n_threads: int,
+        self, device: str, n_threads: int, judgings: Sequence[Judging], *weights: SupernetArrays
     ) -> None:
-        self._made_of = files, task, device, precision, racing, n_threads
-        self._judge: SupernetEvaluator | None = None
+        self._made_of = device, n_threads, judgings, weights
+        self._judges: list[SupernetEvaluator] = []
 
     def prepare(self) -> None:
-        """Load the model; not done when the worker is made, as Ray hides what is raised there.
+        """Make the evaluators; not done when the worker is made, as Ray hides what is raised there.
 
         Raises:
-            RLNASError: One of its kinds, if the model cannot be loaded here.
+            RLNASError: One of its kinds, if subnets cannot be judged here.
         """
-        self._prepared()
+        if self._judges:
+            return
+        device, n_threads, judgings, weights = self._made_of
+        torch.set_num_threads(n_threads)
+        supernets = [arrays.supernet(device) for arrays in weights]
+        self._judges = [
+            SupernetEvaluator(
+                supernets[judging.weights],
+                judging.task,
+                _no_latency,
+                precision=judging.precision,
+                racing=judging.racing,
+                copies=False,
+            )
+            for judging in judgings
+        ]
 
     def answer(
-        self, configs: Sequence[SubnetConfig], items: npt.NDArray[np.int64]
+        self, number: int, configs: Sequence[SubnetConfig], items: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.generic], EvaluationCost]:
-        """Predictions, shape ``(n_configs, len(items))``, and what they have cost."""
-        judge = self._prepared()
+        """Predictions of an evaluator, shape ``(n_configs, len(items))``, and what they have cost."""
+        self.prepare()
+        judge = self._judges[number]
         before = judge.cost
         predictions = judge.answers(configs, items)
         return predictions, judge.cost - before
-
-    def _prepared(self) -> SupernetEvaluator:
-        if self._judge is None:
-            files, task, device, precision, racing, n_threads = self._made_of
-            torch.set_num_threads(n_threads)
-            with unpacked(files) as folder:
-                supernet = Supernet.load(folder, device=device)
-            self._judge = SupernetEvaluator(supernet, task, _no_latency, precision=precision, racing=racing)
-        return self._judge
 
 
 def _no_latency(configs: Sequence[SubnetConfig]) -> list[float]:

@@ -144,11 +144,6 @@ def test_a_raced_run_ends_with_its_table(world, trained, capsys):
         ),
         (["--ray", "local", "--workers", "0"], "n_workers must be at least 1, but got n_workers=0"),
         (["--ray", "local", "--worker-cpus", "0"], "n_cpus must be at least 1, but got n_cpus=0"),
-        (["--ray", "local", "--folds", "3"], "workers of a cluster judge no folds, but got folds=3"),
-        (
-            ["--ray", "local", "--precisions", "float32,int8"],
-            "judges and times in one precision, but got precisions=",
-        ),
         (["--ray", "local"], r"Ray is not installed; pip install 'rlnas\[ray\]'"),
     ],
 )

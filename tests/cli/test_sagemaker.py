@@ -104,16 +104,6 @@ BAD = [
     (["--channel", "x=bucket"], [], r"'bucket' is no address in S3; write s3://bucket/path"),
     (["--max-run", "9999999"], [], r"--max-run=9999999 is longer than the 2419200 seconds \(28 days\)"),
     (["--instance-count", "0"], [], r"--instance-count must be at least 1, but got --instance-count=0"),
-    (
-        ["--instance-count", "2"],
-        ["--folds", "5"],
-        r"--folds=5 is for one host, as workers of a cluster judge no folds",
-    ),
-    (
-        ["--instance-count", "2"],
-        ["--ray", "local", "--precisions", "float32,int8"],
-        r"a cluster judges and times in one precision, but got precisions=",
-    ),
     (["--instance-count", "2"], ["--nproc", "0"], r"nproc must be at least 1, but got nproc=0"),
     (["--instance-count", "2"], ["--workers", "0"], r"n_workers must be at least 1, but got n_workers=0"),
     ([], ["--workers", "2"], r"--workers=2 needs a Ray cluster: add --ray local, or --ray ADDRESS"),

@@ -5,18 +5,21 @@ from __future__ import annotations
 import pickle
 import sys
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from world import WORKLOAD
+from world import WORKLOAD, write_tables
 
 from rlnas.errors import CheckpointError, InvalidSubnetError, MissingDependencyError, ScaleError
 from rlnas.history import History
 from rlnas.latency import LatencyTable
 from rlnas.run import elsewhere
-from rlnas.run.calibration import calibrate_folder
+from rlnas.run.calibration import calibrate_folder, calibrate_precisions_folder
 from rlnas.run.choice import measure_again, measure_trials
 from rlnas.run.elsewhere import Elsewhere, _packed_call, _Timer
+from rlnas.run.folder import RunFolder
+from rlnas.run.precisions import precision_tables
 from rlnas.scale.cluster import Cluster
 from rlnas.space import LayerConfig, LayerwiseSpace, SubnetConfig
 from rlnas.workload import Workload
@@ -98,6 +101,33 @@ def test_folders_travel_with_a_call(actor, run):
         names = there.call(sorted_names, run / "best")
         assert names == sorted(path.name for path in (run / "best").iterdir() if path.is_file())
         assert [len(folders) for folders in actor.sent] == [1, 1]
+
+
+def test_several_precisions_are_timed_there(actor, run, tmp_path):
+    precisions = ("float32", "bfloat16")
+    table = LatencyTable.load(run / "latency.json")
+    job = SimpleNamespace(
+        precisions=precisions,
+        latency_table=str(write_tables(tmp_path / "tables", precisions)),
+        latency_device="cpu",
+        allow_foreign_table=False,
+        sizes_worth_having=True,
+        seed=0,
+        plain_space=LayerwiseSpace.for_model,
+    )
+    supernet, folder = SimpleNamespace(shape=table.shape), RunFolder(tmp_path / "tables-kept")
+    space, cluster = job.plain_space(table.shape), Cluster(latency_resource="edge")
+    folder.path.mkdir()
+    with closing(Elsewhere(cluster, run / "supernet", WORKLOAD, precisions)) as there:
+        with History.read(run) as history:
+            config = replace(history.trials[0].config, precision="bfloat16")
+        assert there.call(measure_again, there.timed, config, "cpu") > 0
+        found = precision_tables(job, supernet, WORKLOAD, folder, there=there)
+        assert found.by_speed == ("bfloat16", "float32")
+        measured = there.call(
+            calibrate_precisions_folder, there.supernet, space, WORKLOAD, precisions, "cpu", (), 0
+        )
+        assert set(measured.full_ratios) == set(precisions)
 
 
 def test_a_workload_that_does_not_run_there_is_refused_at_once(actor, run):

@@ -17,17 +17,15 @@ from rlnas.errors import (
     InfeasibleTargetError,
     LatencyTableError,
     RunFolderError,
-    ScaleError,
 )
 from rlnas.evaluation import Racing
 from rlnas.latency import LatencyTable
 from rlnas.latency.regime import find_regime
 from rlnas.metrics import Metrics
 from rlnas.rewards import LatencyTarget, LinearPenalty
-from rlnas.run import Schedule, calibration, inputs
+from rlnas.run import Schedule, calibration
 from rlnas.run.folder import RunFolder
 from rlnas.run.inputs import full_latency, prepare_inputs
-from rlnas.scale.cluster import Cluster
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.supernet.encoding import with_lengths_of
 from rlnas.trial import Trial
@@ -54,21 +52,6 @@ def test_data_table_and_weights_are_found_in_the_folder(world, folder):
     assert found.supernet.block_importance is not None
     assert found.space.largest() == SHAPE.full
     assert found.target_ratio == pytest.approx(0.75)
-
-
-def test_folds_that_few_items_get_are_refused_where_workers_evaluate(world, tmp_path, monkeypatch):
-    def no_cluster(*_):
-        raise ScaleError("no cluster here")
-
-    data = replace(world.job().data, search_items=None)
-    job = world.job(data=data, cluster=Cluster())
-    message = "is so small that subnets are judged in 5 folds, which workers of a cluster do not; search"
-    with pytest.raises(DataError, match=message):
-        prepared(job, RunFolder(tmp_path))
-    alone = replace(job, cluster=Cluster(n_workers=0, latency_resource="edge"))
-    monkeypatch.setattr(inputs, "elsewhere_before_training", no_cluster)
-    with pytest.raises(ScaleError, match="no cluster here"):  # the folds are no obstacle
-        prepared(alone, RunFolder(tmp_path))
 
 
 def test_a_job_that_is_refused_leaves_no_data_for_a_better_one(world, tmp_path):

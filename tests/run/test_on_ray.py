@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from world import BUDGET
+from world import BUDGET, write_tables
 
 from rlnas.history import History
-from rlnas.run import run_job
+from rlnas.run import DataSource, run_job
 from rlnas.run.elsewhere import Elsewhere
 from rlnas.run.folder import read_json
 from rlnas.scale.cluster import Cluster
@@ -40,6 +42,23 @@ def test_its_history_is_that_of_a_run_without_workers(world, finished, called, t
     assert summary["device"] == read_json(finished / "summary.json")["device"]
     assert summary["evaluation"]["traversal"].startswith("2 workers, ")
     assert {"describe_device", "measure_trials", "certify"} <= set(called)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precisions", [(), ("float32", "bfloat16")], ids=["folds", "precisions"])
+def test_folds_and_precisions_are_judged_as_without_workers(world, called, tmp_path, precisions):
+    few = DataSource(str(world.data), shots=24, folds=2)
+    job = world.job(data=few, budget=8)
+    if precisions:
+        table = str(write_tables(tmp_path / "tables", precisions))
+        job = world.job(precisions=precisions, latency_table=table, budget=16)
+    histories = []
+    for name, cluster in (("alone", None), ("workers", Cluster(latency_resource="edge"))):
+        run_job(replace(job, cluster=cluster), tmp_path / name, progress=False)
+        histories.append(what_was_judged(tmp_path / name))
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == job.budget
+    assert {"measure_trials", "certify"} <= set(called)
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import world as world_module
+from world import RATIOS, WORKLOAD, write_tables
 
 from rlnas.data import load_task
 from rlnas.errors import LatencyTableError
 from rlnas.evaluation import Racing
-from rlnas.latency import PrecisionTables, describe_device
+from rlnas.latency import PrecisionTables
 from rlnas.metrics import Metrics
 from rlnas.report import format_table, read_summary
 from rlnas.run import run_job
@@ -22,19 +22,6 @@ from rlnas.run.precisions import describe_precisions, int8_sentence, precision_t
 from rlnas.run.training import load_supernet
 from rlnas.space import LayerConfig, SubnetConfig
 from rlnas.trial import Trial
-
-RATIOS = {"float32": 1.0, "bfloat16": 0.6, "int8": 0.3}
-
-
-def write_tables(folder, precisions=tuple(RATIOS)):
-    """Made-up tables, all of the same times."""
-    tables = {}
-    for precision in precisions:
-        own = world_module.WORKLOAD.in_precision(precision)
-        device = describe_device("cpu", mode=own.mode)
-        tables[precision] = replace(world_module.make_table(workload=own), device=device)
-    PrecisionTables(tables, {p: RATIOS[p] for p in precisions}, "float32").save(folder)
-    return folder
 
 
 def trial(number, precision, units, ms, right, n_items=100):
@@ -130,7 +117,7 @@ def test_races_among_precisions_are_refused(world):
 
 
 def test_int8_alone_is_refused_as_nothing_would_be_searched_or_delivered_in_it(world):
-    workload = replace(world_module.WORKLOAD, dtype="int8", mode="onnxruntime")
+    workload = replace(WORKLOAD, dtype="int8", mode="onnxruntime")
     with pytest.raises(ValueError, match=r"dtype='int8' alone would search in floats.*--precisions int8"):
         world.job(workload=workload)
     job = world.job(workload=workload, precisions=("int8",))

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from rlnas.controllers.evolution import EvolutionController
-from rlnas.latency import LatencyTable, describe_device
+from rlnas.latency import LatencyTable, PrecisionTables, describe_device
 from rlnas.rewards import LatencyTarget
 from rlnas.run import DataSource, Job, Schedule
 from rlnas.space import ModelShape
@@ -30,6 +30,7 @@ NUM_LAYERS, NUM_HEADS, HIDDEN, UNITS, POSITIONS = 2, 4, 32, 64, 64
 SHAPE = ModelShape(NUM_LAYERS, NUM_HEADS, UNITS, HIDDEN)
 N_TRAIN, N_FINAL, N_SEARCH = 96, 40, 32
 BUDGET = 40
+RATIOS = {"float32": 1.0, "bfloat16": 0.6, "int8": 0.3}
 
 _TELLING = {
     "negative": ("bad", "dull", "awful", "boring"),
@@ -176,3 +177,14 @@ def make_table(*, workload: Workload = WORKLOAD, device_name: str | None = None)
         ffn_ms={units: 0.14 + 0.02 * units / UNITS for units in range(1, UNITS + 1)},
         floor_ms=0.4,
     )
+
+
+def write_tables(folder: Path, precisions: Sequence[str] = tuple(RATIOS)) -> Path:
+    """Made-up tables of several precisions, all of the same times."""
+    tables = {}
+    for precision in precisions:
+        own = WORKLOAD.in_precision(precision)
+        device = describe_device("cpu", mode=own.mode)
+        tables[precision] = replace(make_table(workload=own), device=device)
+    PrecisionTables(tables, {p: RATIOS[p] for p in precisions}, "float32").save(folder)
+    return folder

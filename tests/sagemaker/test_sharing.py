@@ -83,8 +83,6 @@ def test_the_first_host_may_train_alone():
         ({"nnodes": "2"}, 1, "--nnodes=2 does not go with --instance-count 1"),
         ({"ray": "auto"}, 1, "--ray=auto is the cluster that the hosts of a job make, but there is one"),
         ({"latency-resource": "edge"}, 2, "--latency-resource=edge is of no host of the job: latency is"),
-        ({"folds": "5"}, 2, "--folds=5 is for one host, as workers of a cluster judge no folds"),
-        ({"precisions": "int8,float32"}, 2, "--precisions=int8,float32 is for one host, as workers"),
     ],
 )
 def test_what_does_not_go_with_so_many_hosts_is_refused(given, n_hosts, message):
