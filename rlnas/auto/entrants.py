@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlnas.auto.compute import ArmCost, arm_cost, forward_flops
 from rlnas.errors import CheckpointError, InfeasibleTargetError, RunFolderError
 from rlnas.latency import clock_for, compare, timing_conditions
-from rlnas.run.folder import read_json, write_json
+from rlnas.run.folder import read_json, remedy_of, write_json
 from rlnas.run.training import usual_learning_rate
 from rlnas.space import ModelShape
 from rlnas.supernet.timing import TimedModel
@@ -91,9 +91,7 @@ def read_entrants(path: Path) -> tuple[Entrant, ...]:
             for values in read_json(path)["entrants"]
         )
     except (KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{str(path)!r} is damaged ({error}); delete it and go on with --resume"
-        ) from error
+        raise RunFolderError(f"{str(path)!r} is damaged ({error}); {remedy_of(path)}") from error
 
 
 def meet(auto: AutoJob, task: Task, path: Path) -> tuple[Entrant, ...]:

@@ -68,8 +68,12 @@ class AutoJob:
 
     def settings(self) -> dict[str, str]:
         """Every setting as text, for comparing with what is resumed."""
-        own = {"arms": " ".join(arm.model + arm.suffixes for arm in self.arms)}
-        own |= {"rungs": str(self.rungs), "passes": str(self.passes)}
+        own = {
+            "arms": " ".join(arm.model + arm.suffixes for arm in self.arms),
+            "names": " ".join(arm.name for arm in self.arms),
+            "rungs": str(self.rungs),
+            "passes": str(self.passes),
+        }
         chosen = ("model", "pooling", "learning_rate", "train_batch_size")
         rest = {key: value for key, value in self.job.settings().items() if key not in chosen}
         return {**own, **rest}

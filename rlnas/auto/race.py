@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rlnas.auto.candidates import propose
 from rlnas.auto.record import Look
+from rlnas.auto.ties import note_on_ties
 from rlnas.errors import EvaluationError, TrainingError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def race(
         if rung == 0:
             candidates = _proposals(plan.n_trials, rates, record, seed)
         else:
-            candidates = iter(track.better(rung))
+            candidates = iter(track.going_on(rung))
         for candidate in candidates:
             if candidate.number not in record.at(rung):
                 track.look_at(candidate, rung, step)
@@ -105,11 +106,18 @@ class _Track:
         """The looks at a rung, best first."""
         return sorted(self.record.at(rung).values(), key=lambda look: look.order)
 
-    def better(self, rung: int) -> list[Candidate]:
-        """The trials that go on to a rung, in the order of their numbers."""
+    def going_on(self, rung: int) -> list[Candidate]:
+        """The better trials, which go on to a rung, in the order of their numbers.
+
+        Where it was not the scores that chose them, the log says so.
+        """
         kept = self.ranked(rung - 1)[: self.plan.counts[rung]]
         going = (look.candidate for look in kept if look.score is not None)
-        return sorted(going, key=lambda candidate: candidate.number)
+        candidates = sorted(going, key=lambda candidate: candidate.number)
+        looks, numbers = self.record.at(rung - 1).values(), [each.number for each in candidates]
+        if note := note_on_ties(looks, numbers, self.plan.rungs[rung - 1]):
+            logger.warning("%s", note)
+        return candidates
 
     def left_behind(self) -> tuple[Candidate, int, int]:
         """The furthest and best trial that has not failed, its next rung, and the passes up to there.

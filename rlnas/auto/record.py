@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlnas.auto.candidates import Candidate
 from rlnas.errors import RunFolderError
-from rlnas.run.folder import read_json, write_json
+from rlnas.run.folder import read_json, remedy_of, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,11 @@ class Look:
         return None if self.found is None else self.found.score
 
     @property
+    def loss(self) -> float | None:
+        """The mean loss there; None where the training failed."""
+        return None if self.found is None else self.found.loss
+
+    @property
     def order(self) -> tuple[float, float, float, int]:
         """Better looks at one rung have lower ones: by score, by loss, by cost, then by age."""
         found = self.found or Judgement(-math.inf, math.inf)
@@ -57,7 +62,7 @@ class Look:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        found = {"score": None, "loss": None} if self.found is None else asdict(self.found)
+        found = {"score": self.score, "loss": self.loss}
         return {**self.candidate.to_dict(), "rung": self.rung, **found, "cost": self.cost}
 
     @classmethod
@@ -85,9 +90,7 @@ class Record:
             try:
                 self._looks = [Look.from_dict(row) for row in read_json(path)["looks"]]
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise RunFolderError(
-                    f"{str(path)!r} is damaged ({error}); delete it and go on with --resume"
-                ) from error
+                raise RunFolderError(f"{str(path)!r} is damaged ({error}); {remedy_of(path)}") from error
 
     @property
     def looks(self) -> tuple[Look, ...]:

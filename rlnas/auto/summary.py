@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rlnas.auto.compute import SearchCost, finish_passes, kept_share
+from rlnas.auto.ties import note_on_ties
 from rlnas.history import History
 from rlnas.scores import score_interval
 from rlnas.supernet import Supernet
@@ -66,12 +68,14 @@ def describe_choice(
         "rungs": list(choice.plan.rungs),
         "arms": [_arm(one, auto.target_ratio) for one in choice.entrants],
         "trials": _trials(choice),
+        "notes": notes_of(choice),
         "chosen": {
             "trial": choice.winner.candidate.number,
             "arm": entrant.name,
             "learning_rate": choice.winner.candidate.learning_rate,
             "batch_size": choice.winner.candidate.batch_size,
             "score": choice.winner.score,
+            "loss": choice.winner.loss,
             "score_ci": list(score_interval(task.metric, task.search.labels, answers)),
             "n_items": len(task.search),
             "split": task.search.name,
@@ -92,14 +96,29 @@ def _arm(entrant: Entrant, target_ratio: float) -> dict[str, Any]:
 
 
 def _trials(choice: Choice) -> list[dict[str, Any]]:
-    """Every trial with its scores, rung by rung, as far as it came."""
+    """Every trial with its scores and losses, rung by rung, as far as it came."""
     trials: dict[int, dict[str, Any]] = {}
     for look in choice.looks:
         number = look.candidate.number
-        trial = trials.setdefault(number, {"trial": number, **_settings(look), "scores": [], "cost": 0.0})
+        begun = {"trial": number, **_settings(look), "scores": [], "losses": [], "cost": 0.0}
+        trial = trials.setdefault(number, begun)
         trial["scores"].append(look.score)
+        trial["losses"].append(look.loss)
         trial["cost"] += look.cost
     return list(trials.values())
+
+
+def notes_of(choice: Choice) -> list[str]:
+    """What is to be said of rungs that told little, see `rlnas.auto.ties`."""
+    looks: list[list[Look]] = [[] for _ in choice.plan.rungs]
+    for look in choice.looks:
+        looks[look.rung].append(look)
+    pairs = zip(choice.plan.rungs, pairwise(looks), strict=False)  # nobody goes on from the last rung
+    notes = (
+        note_on_ties(here, [look.candidate.number for look in after], n_passes)
+        for n_passes, (here, after) in pairs
+    )
+    return [note for note in notes if note is not None]
 
 
 def _settings(look: Look) -> dict[str, Any]:

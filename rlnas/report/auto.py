@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rlnas.report.parts import bars, figure, note, section
 from rlnas.report.svg import Frame, axes, dot, picture, polyline
-from rlnas.report.wording import UNKNOWN, interval, metric_name, number
+from rlnas.report.wording import UNKNOWN, as_sentence, interval, metric_name, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ def auto_sentences(summary: Mapping[str, Any]) -> list[str]:
         return []
     return [
         _chosen_sentence(summary, auto),
+        *(as_sentence(note) for note in auto["notes"]),
         _latency_sentence(auto),
         *_left_out(auto),
         _cost_sentence(auto),
@@ -41,18 +43,28 @@ def _chosen_sentence(summary: Mapping[str, Any], auto: Mapping[str, Any]) -> str
     text = (
         f"Chosen among {len(auto['arms'])} models in {len(auto['trials'])} trials: {chosen['arm']}, "
         f"trained with learning rate {chosen['learning_rate']:g} and batches of {chosen['batch_size']} "
-        f"(trial {chosen['trial']}), as its {metric_name(summary)} after {auto['rungs'][-1]} passes is the "
-        f"best on the {number(chosen['n_items'], 0)} items of the {chosen['split']} split: "
+        f"(trial {chosen['trial']}), as its {metric_name(summary)} after {_passes(auto['rungs'][-1])} is "
+        f"the best on the {number(chosen['n_items'], 0)} items of the {chosen['split']} split: "
         f"{number(chosen['score'], 3)} {interval(chosen['score_ci'], 3)}"
     )
-    others = [trial["scores"][-1] for trial in _finalists(auto) if trial["trial"] != chosen["trial"]]
-    known = [score for score in others if score is not None]
-    return f"{text}; the next best there has {number(max(known), 3)}." if known else f"{text}."
+    others = [trial for trial in _finalists(auto) if trial["trial"] != chosen["trial"]]
+    if not others:
+        return f"{text}."
+    score, loss = others[0]["scores"][-1], others[0]["losses"][-1]
+    if score != chosen["score"]:
+        return f"{text}; the next best there has {number(score, 3)}."
+    losses = f"{number(loss, 3)} instead of {number(chosen['loss'], 3)}"
+    return f"{text}; the next best there has the same, and a loss of {losses}."
+
+
+def _passes(n: int) -> str:
+    return f"{n} pass{'es' * (n != 1)}"
 
 
 def _finalists(auto: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The trials that came to the last rung."""
-    return [trial for trial in auto["trials"] if len(trial["scores"]) == len(auto["rungs"])]
+    """The trials that came to the end of the last rung, best first."""
+    ended = [trial for trial in auto["trials"] if len(trial["scores"]) == len(auto["rungs"])]
+    return sorted((trial for trial in ended if trial["scores"][-1] is not None), key=_by_success)
 
 
 def _latency_sentence(auto: Mapping[str, Any]) -> str:
@@ -96,7 +108,8 @@ def auto_section(summary: Mapping[str, Any]) -> list[str]:
         paragraphs,
         "" if plot is None else figure(plot),
         note("Each line is a trial, by the passes of its training; that of the chosen one is blue."),
-        _table(summary, auto),
+        _table(auto),
+        note("In brackets the loss on the same items, which decides between equal scores."),
         bars(cost),
         note(f"Passes of the whole {escape(auto['reference'])} over the training items."),
     ]
@@ -148,7 +161,7 @@ def _line(
     return (polyline(points, "best" if is_chosen else "axis") if len(points) > 1 else "") + marks
 
 
-def _table(summary: Mapping[str, Any], auto: Mapping[str, Any]) -> str:
+def _table(auto: Mapping[str, Any]) -> str:
     """One row for each trial, the one that came furthest and scored best first."""
     rungs = [f"after {passes}" for passes in auto["rungs"]]
     titles = ("", "trial", "learning rate", "batch", *rungs, "cost, passes")
@@ -160,13 +173,17 @@ def _table(summary: Mapping[str, Any], auto: Mapping[str, Any]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _by_success(trial: Mapping[str, Any]) -> tuple[float, float, int]:
-    last = trial["scores"][-1]
-    return (-len(trial["scores"]), 0.0 if last is None else -last, trial["trial"])
+def _by_success(trial: Mapping[str, Any]) -> tuple[float, float, float, float, int]:
+    score, loss = trial["scores"][-1], trial["losses"][-1]
+    worth = (math.inf, math.inf) if score is None else (-score, loss)
+    return (-len(trial["scores"]), *worth, trial["cost"], trial["trial"])
 
 
 def _row(trial: Mapping[str, Any], n_rungs: int, *, is_chosen: bool) -> str:
-    scores = [number(score, 3) for score in trial["scores"]]
+    pairs = zip(trial["scores"], trial["losses"], strict=True)
+    scores = [
+        UNKNOWN if score is None else f"{number(score, 3)} ({number(loss, 3)})" for score, loss in pairs
+    ]
     scores += [UNKNOWN] * (n_rungs - len(scores))
     cells = (
         number(trial["trial"], 0),

@@ -101,7 +101,7 @@ class RunFolder:
             HistoryError: If the run that is there had other settings.
         """
         self.check_vacant()
-        settings = self._portable(settings)
+        settings = self.portable(settings)
         results = (self.data, self.checkpoints, self.supernet, self.history, self.summary)
         if self.config.is_file() and any(path.exists() for path in results):
             if not resume:
@@ -164,7 +164,7 @@ class RunFolder:
         added = read_json(self.summary).get("added") or {}
         return set(names) <= set(added.get("controls") or ())
 
-    def _portable(self, settings: Mapping[str, object]) -> dict[str, str]:
+    def portable(self, settings: Mapping[str, object]) -> dict[str, str]:
         """The settings, those that name places inside the folder relative to it."""
         own = self.path.resolve()
         texts = {key: str(value) for key, value in settings.items()}
@@ -174,7 +174,7 @@ class RunFolder:
         }
 
     def _check_settings(self, settings: Mapping[str, str]) -> None:
-        stored = self._portable(read_json(self.config))
+        stored = self.portable(read_json(self.config))
         key = differing(stored, settings, FREE_TO_CHANGE)
         if key is not None:
             one, other = (values.get(key, "the default") for values in (stored, settings))
@@ -249,9 +249,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunFolderError(f"{str(path)!r} is missing{did_you_mean(path.parent)}") from error
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{str(path)!r} is damaged: {error}; {_remedy(path)}") from error
+        raise RunFolderError(f"{str(path)!r} is damaged: {error}; {remedy_of(path)}") from error
     if not isinstance(values, dict):
-        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object; {_remedy(path)}")
+        raise RunFolderError(f"{str(path)!r} is damaged: it holds no JSON object; {remedy_of(path)}")
     return values
 
 
@@ -284,8 +284,8 @@ def _reason(error: OSError) -> str:
     return str(error.strerror or error)
 
 
-def _remedy(path: Path) -> str:
-    """What to do about a damaged file; without its settings a run cannot go on."""
-    if path.name == "config.json":
+def remedy_of(path: Path) -> str:
+    """What to do about a damaged file: some hold what all the rest of the folder rests on."""
+    if path.name in ("config.json", "entrants.json", "history.json"):
         return "put it back, or begin anew in another folder (--out)"
     return "delete it and go on with --resume"

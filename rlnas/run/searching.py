@@ -69,6 +69,7 @@ def run_search(
         inputs,
         evaluator,
         job.controller,
+        folder,
         folder.path,
         name="search",
         note=lambda: write_cost(folder, spent_before + evaluator.cost),
@@ -93,6 +94,7 @@ def run_controls(job: Job, inputs: Inputs, folder: RunFolder, *, progress: bool)
                 inputs,
                 evaluator,
                 control.controller,
+                folder,
                 folder.controls / control.name,
                 name=f"control {control.name}",
                 note=lambda: None,
@@ -108,6 +110,7 @@ def _search(
     inputs: Inputs,
     evaluator: Judge,
     controller: Controller,
+    folder: RunFolder,
     path: Path,
     *,
     name: str,
@@ -115,7 +118,7 @@ def _search(
     progress: bool,
 ) -> Searched:
     own = ("seed", "reward", "controller", *FREE_TO_CHANGE)  # the search records the first three itself
-    settings = {key: value for key, value in job.settings().items() if key not in own}
+    settings = {key: value for key, value in folder.portable(job.settings()).items() if key not in own}
     sizes: list[int] = []
     with tqdm(total=job.budget, desc=name, disable=not progress) as bar:
 

@@ -70,7 +70,7 @@ def test_a_target_below_all_is_refused():
 def test_a_damaged_file_is_named(tmp_path, text):
     path = tmp_path / "entrants.json"
     path.write_text(text)
-    with pytest.raises(RunFolderError, match=r"entrants.json' is damaged \(.*\); delete it and go on"):
+    with pytest.raises(RunFolderError, match=r"entrants.json' is damaged \(.*\); put it back, or begin"):
         read_entrants(path)
 
 

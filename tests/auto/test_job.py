@@ -16,6 +16,7 @@ from rlnas.scale import Cluster
 def test_settings_name_what_is_chosen_among_and_not_what_is_chosen(make_auto, world):
     settings = make_auto(passes=20.0).settings()
     assert settings["arms"] == f"{world.model} {world.model}:mean {world.model}:first=1"
+    assert settings["names"] == "tiny tiny:mean half"  # which the record of a choice calls them
     assert (settings["rungs"], settings["passes"]) == ("(1, 2)", "20.0")
     assert not {"model", "pooling", "learning_rate", "train_batch_size"} & set(settings)
 

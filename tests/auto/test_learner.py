@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from rlnas.auto.candidates import Candidate
 from rlnas.auto.learner import FullLearner
@@ -43,6 +47,24 @@ def test_rungs_are_stages_of_one_training(learner):
     assert scores[1].loss < scores[0].loss
     learner.drop(CANDIDATE)
     assert learner.judge(CANDIDATE, 1) == scores[1]  # from the start
+
+
+def test_values_are_judged_by_their_squared_error(learner):
+    rng = np.random.default_rng(0)
+
+    def valued(split):
+        return replace(split, labels=rng.uniform(0, 5, len(split)).astype(np.float32))
+
+    task = learner.task
+    splits = {name: valued(getattr(task, name)) for name in ("train", "search", "final")}
+    task = replace(task, **splits, label_names=(), metric="spearman")
+    learner = replace(learner, task=task)
+    supernet = learner.train(CANDIDATE, 0)
+    found = learner.worth(supernet)
+    search = supernet.encode(task.search)
+    answers = predict(supernet.model, search)
+    assert found.loss == pytest.approx(np.mean((answers - search.labels) ** 2), rel=1e-5)
+    assert found.score == pytest.approx(spearmanr(search.labels, answers).statistic)
 
 
 def test_the_final_split_is_not_touched(learner, monkeypatch):

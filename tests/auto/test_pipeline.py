@@ -13,6 +13,7 @@ import pytest
 
 import rlnas.auto.pipeline
 import rlnas.auto.race
+import rlnas.run.pipeline
 from rlnas.auto import Arm, run_auto
 from rlnas.auto.candidates import Candidate
 from rlnas.auto.entrants import Entrant, read_entrants
@@ -115,6 +116,7 @@ DEATHS = [
     (FullLearner, "keep", 0),
     (rlnas.auto.pipeline, "run_job", 0),
     (Supernet, "save", 0),
+    (rlnas.run.pipeline, "deliver", 0),  # subnets are judged, and go on in another place
     (rlnas.auto.pipeline, "describe_choice", 0),  # the search has ended, its summary is there
     (rlnas.auto.pipeline, "write_card", 0),  # the summary tells of the choice, card and report do not
 ]

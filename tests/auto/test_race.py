@@ -72,6 +72,12 @@ def test_of_equal_trials_the_cheaper_ones_go_on_and_then_the_earlier():
     assert winner.candidate.number == 1
 
 
+def test_a_rung_at_which_the_scores_choose_nobody_is_told_of(caplog):
+    run(lambda candidate, rung: 0.0 if rung == 0 else by_number(candidate, rung), Plan((1, 2, 5), 6))
+    (said,) = caplog.messages
+    assert said.startswith("after 1 pass 6 of 6 trials had the same score, 0.000: their losses chose among")
+
+
 FAILURES = st.lists(st.integers(0, 3), min_size=8, max_size=8)
 """Of each trial: at which rung it fails; at none for 3."""
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rlnas.auto.candidates import Candidate
@@ -22,6 +24,10 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert record.at(2) == {}
 
 
+def test_a_training_that_failed_has_neither_score_nor_loss():
+    assert [(look.score, look.loss) for look in LOOKS[:2]] == [(0.5, 0.7), (None, None)]
+
+
 def test_better_is_by_score_then_by_loss_then_by_cost_then_by_age():
     def look(number, score, cost, loss=0.7):
         found = None if score is None else Judgement(score, loss)
@@ -38,11 +44,18 @@ def test_better_is_by_score_then_by_loss_then_by_cost_then_by_age():
     assert sorted(reversed(ranked), key=lambda one: one.order) == ranked
 
 
-@pytest.mark.parametrize("text", ['{"looks": [{"rung": 0}]}', '{"looks": [3]}', "{}"])
+def test_a_record_without_losses_is_refused(tmp_path):
+    row = {name: value for name, value in LOOKS[0].to_dict().items() if name != "loss"}
+    (tmp_path / "history.json").write_text(json.dumps({"looks": [row]}))
+    with pytest.raises(RunFolderError, match=r"history.json' is damaged \('loss'\); put it back, or begin"):
+        Record(tmp_path / "history.json")
+
+
+@pytest.mark.parametrize("text", ['{"looks": [{"rung": 0}]}', "[", '{"looks": [3]}', "{}"])
 def test_a_damaged_record_is_named(tmp_path, text):
     path = tmp_path / "history.json"
     path.write_text(text)
     with pytest.raises(
-        RunFolderError, match=r"history.json' is damaged \(.*\); delete it and go on with --resume"
+        RunFolderError, match=r"history.json' is damaged.*; put it back, or begin anew in another folder"
     ):
         Record(path)

@@ -17,6 +17,7 @@ def trial(number, arm, scores):
         "learning_rate": 2e-4,
         "batch_size": 32,
         "scores": scores,
+        "losses": [None if score is None else 1.0 - score for score in scores],
         "cost": 1.5,
     }
 
@@ -47,12 +48,14 @@ def chosen(summary):
             trial(2, "minilm", [None]),
             trial(3, "minilm:cls", [0.55, 0.72]),
         ],
+        "notes": [],
         "chosen": {
             "trial": 3,
             "arm": "minilm:cls",
             "learning_rate": 2e-4,
             "batch_size": 32,
             "score": 0.72,
+            "loss": 0.28,
             "score_ci": [0.68, 0.76],
             "n_items": 600,
             "split": "search",
@@ -103,6 +106,31 @@ def test_a_single_finalist_has_no_next_best(chosen):
     assert "next best" not in auto_sentences(chosen)[0]
 
 
+def test_of_equal_finalists_the_losses_are_told(chosen):
+    chosen["auto"]["trials"][0] |= {"scores": [0.61, 0.72], "losses": [0.9, 0.3456]}
+    assert auto_sentences(chosen)[0].endswith(
+        "0.720 [0.680, 0.760]; the next best there has the same, and a loss of 0.346 instead of 0.280."
+    )
+    (section,) = auto_section(chosen)
+    assert "<td>0.610 (0.900)</td><td>0.720 (0.346)</td>" in section
+    assert section.index("<td>3</td>") < section.index("<td>0</td>")
+
+
+def test_a_finalist_that_failed_is_no_next_best(chosen):
+    chosen["auto"]["trials"][0] |= {"scores": [0.61, None], "losses": [0.9, None]}
+    assert "next best" not in auto_sentences(chosen)[0]
+
+
+def test_rungs_that_told_little_are_told_of(chosen):
+    chosen["auto"]["notes"] = ["after 1 pass 3 of 4 trials had the same score"]
+    assert auto_sentences(chosen)[1] == "After 1 pass 3 of 4 trials had the same score."
+
+
+def test_a_single_pass_is_no_passes(chosen):
+    chosen["auto"]["rungs"] = [1]
+    assert "after 1 pass is the best" in auto_sentences(chosen)[0]
+
+
 def test_terminal_and_page_tell_the_same(chosen, trials):
     page, table = render(chosen, trials), " ".join(format_table(chosen).split())
     for sentence in auto_sentences(chosen):
@@ -121,7 +149,7 @@ def test_the_picture_has_a_line_for_each_trial_that_went_on_and_ends_with_the_ch
 
 def test_without_a_score_there_is_no_picture(chosen):
     for one in chosen["auto"]["trials"]:
-        one["scores"] = [None]
+        one |= {"scores": [None], "losses": [None]}
     assert arms_plot(chosen) is None
     assert "<svg" not in auto_section(chosen)[0]
 
