@@ -189,7 +189,7 @@ class StandIn:
         hosts = [f"127.0.0.{n + 1}" for n in range(request["ResourceConfig"]["InstanceCount"])]
         for number, host in enumerate(hosts):
             self._lay_out(job, number, hosts, host)
-        port = free_port()
+        port = free_port(3)
         for number in range(len(hosts)):
             self._start(job, number, port)
         job.thread = threading.Thread(target=self._attend, args=(job,), daemon=True)
@@ -334,11 +334,14 @@ def write_script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+def free_port(count: int = 1) -> int:
+    """A port that nothing listens at, nor at those behind it up to so many in all."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            first = stack.enter_context(socket.create_server(("", 0))).getsockname()[1]
+            for port in range(first + 1, first + count):
+                stack.enter_context(socket.create_server(("", port)))
+            return int(first)
 
 
 def _handler(service: StandIn) -> type[BaseHTTPRequestHandler]:

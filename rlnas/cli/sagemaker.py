@@ -386,20 +386,22 @@ def _tuning_of(options: argparse.Namespace) -> Tuning:
         max_jobs=options.max_jobs,
         max_parallel=options.max_parallel,
     )
-    _check_tried(options.search, tuning)
+    _check_tried(options.search, tuning, options.instance_count)
     return tuning
 
 
-def _check_tried(search: Sequence[str], tuning: Tuning) -> None:
-    """Refuse values that the search would refuse beside its other arguments, in every job."""
+def _check_tried(search: Sequence[str], tuning: Tuning, n_hosts: int) -> None:
+    """Refuse values that the search would refuse beside its other arguments and first values of others."""
     from rlnas.sagemaker.hyperparameters import to_hyperparameters
 
     flags = search_flags()
     tried = [(each.name, value) for each in tuning.ranges for value in (each.low, each.high)]
     tried += [(each.name, value) for each in tuning.choices for value in each.values]
-    for name, value in tried:
+    for name, _ in tried:
         if name in flags.switches:
             raise RequestError(f"{name} is a switch, which cannot be tried out; give it after -- or not")
-        argument = f"--{name}={value}"
-        to_hyperparameters([argument], flags)
-        _search_parser().parse_args([*search, argument])
+    first = dict(reversed(tried))
+    for name, value in tried:
+        others = [f"--{other}={text}" for other, text in first.items() if other != name]
+        arguments = [*search, f"--{name}={value}", *others]
+        _check_search(arguments, to_hyperparameters(arguments, flags), n_hosts)

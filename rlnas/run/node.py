@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train along; what goes wrong is one line on stderr. SIGTERM ends all that was started.
+    """Train along; what goes wrong is on stderr, its last line says why. SIGTERM ends all that was started.
 
     Returns:
         0, 2 where the training has failed, or 143 after SIGTERM.
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
         if stops:
             return 128 + signal.SIGTERM
         if code:
-            print(f"{ERROR_LINE}{reason(log, code)}", file=sys.stderr)
+            print(log.read_text(errors="replace"), end="", file=sys.stderr)  # it goes with the folder
+            print(f"{ERROR_LINE}{reason(log, code, 'its own words above')}", file=sys.stderr)
             return 2
     return 0
 

@@ -167,8 +167,14 @@ def threads_per_process(nproc: int, device: str) -> int:
     return max(1, cores // nproc)
 
 
-def reason(log: Path, code: int) -> str:
-    """Why torchrun has failed with an exit code, in one sentence, from what its log holds."""
+def reason(log: Path, code: int, where: str | None = None) -> str:
+    """Why torchrun has failed with an exit code, in one sentence, from what its log holds.
+
+    Args:
+        log: Its file.
+        code: The exit code.
+        where: Where that can be read; by default its path.
+    """
     text = log.read_text(errors="replace")
     for line in text.splitlines():
         if line.startswith(ERROR_LINE):
@@ -176,6 +182,5 @@ def reason(log: Path, code: int) -> str:
     signal = re.search(r"\((SIG\w+)\)", text.rpartition("Root Cause")[2])
     how = f"by {signal[1]}" if signal else f"with exit code {code}"
     why = ", perhaps for want of memory" if signal and signal[1] == "SIGKILL" else ""
-    return (
-        f"a process has ended {how}{why} (see {str(log)!r}); go on from its last checkpoint with --resume"
-    )
+    where = where or repr(str(log))
+    return f"a process has ended {how}{why} (see {where}); go on from its last checkpoint with --resume"

@@ -79,7 +79,7 @@ class Container:
             base=base,
             hyperparameters={name: _as_text(value) for name, value in own.items()},
             channels=_channels(base, config, environ),
-            hosts=_hosts(config, environ),
+            hosts=_hosts(config, environ, json.dumps(own, sort_keys=True)),
             model=Path(environ.get("SM_MODEL_DIR", base / "model")),
             output_data=Path(environ.get("SM_OUTPUT_DATA_DIR", base / "output" / "data")),
             checkpoints=_checkpoints(base, environ, is_tuned=_TUNED in raw),
@@ -185,16 +185,16 @@ def _channels(base: Path, config: Path, environ: Mapping[str, str]) -> dict[str,
     return {name: Path(environ.get(f"SM_CHANNEL_{name.upper()}", places / name)) for name in names}
 
 
-def _hosts(config: Path, environ: Mapping[str, str]) -> Hosts:
+def _hosts(config: Path, environ: Mapping[str, str], secret: str) -> Hosts:
     told = _object(config / "resourceconfig.json", environ, "SM_RESOURCE_CONFIG")
     if told is None:
         names = _names(environ, "SM_HOSTS") or ["algo-1"]
         interface = environ.get("SM_NETWORK_INTERFACE_NAME")
-        return Hosts(tuple(names), environ.get("SM_CURRENT_HOST", names[0]), interface)
+        return Hosts(tuple(names), environ.get("SM_CURRENT_HOST", names[0]), interface, secret)
     try:
         interface = told.get("network_interface_name")
         hosts, current = tuple(map(str, told["hosts"])), str(told["current_host"])
-        return Hosts(hosts, current, None if interface is None else str(interface))
+        return Hosts(hosts, current, None if interface is None else str(interface), secret)
     except (KeyError, TypeError) as error:
         raise ContainerError(
             "resourceconfig.json (or SM_RESOURCE_CONFIG) must name the hosts and the current_host, but "

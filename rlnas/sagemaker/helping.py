@@ -87,8 +87,8 @@ class Helper:
         self._look_at_training()
 
     def _join(self, told: Mapping[str, Any]) -> None:
-        head = Head(told["host"], told["port"], told["token"])
         try:
+            head = Head.of(self._hosts, self._port)
             node = Node(head, ip_of(self._hosts.current), told["n_cpus"], self._machine.n_gpus)
         except RLNASError as error:
             print(f"no worker runs here: {error}", flush=True)

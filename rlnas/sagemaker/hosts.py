@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlnas.errors import ContainerError
 
 PORT = 29475
 """Where the first host is reached; `PORT_VARIABLE` moves it. The next two are torchrun's and Ray's."""
+
+LAST_PORT = 65533
+"""The highest port that has two others behind it."""
 
 PORT_VARIABLE = "RLNAS_SAGEMAKER_PORT"
 
@@ -22,6 +26,7 @@ class Hosts:
         names: Their host names, in the order of their numbers (``algo-2`` before ``algo-10``).
         current: The one that this process runs on.
         interface: Name of the network interface by which they talk, or None if nobody says.
+        secret: What all of them know; whoever else knows it can speak as one of them.
 
     Raises:
         ContainerError: If there is none, or `current` is not among them.
@@ -30,6 +35,7 @@ class Hosts:
     names: tuple[str, ...]
     current: str
     interface: str | None = None
+    secret: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.current not in self.names:
@@ -64,6 +70,10 @@ class Hosts:
         if self.interface is None or not self.others:
             return {}
         return {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
+
+    def sign(self, message: bytes) -> str:
+        """What shows that a message is from a host of the job: 64 hexadecimal digits."""
+        return hmac.new(self.secret.encode(), message, "sha256").hexdigest()
 
 
 def ip_of(host: str) -> str:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CODE_DIGEST = "code-sha256"
 """Our own hyper-parameter: what the packed code has to be."""
 
+HOSTS_KEY = "hosts-key"
+"""Our own hyper-parameter: random text, by which the hosts of a job know each other."""
+
 CHANNEL = "channel:"
 MAX_COUNT, MAX_NAME, MAX_VALUE = 100, 256, 2500
 
@@ -101,7 +104,7 @@ def to_arguments(
     """
     arguments = []
     for name, value in hyperparameters.items():
-        if name == CODE_DIGEST:
+        if name in (CODE_DIGEST, HOSTS_KEY):
             continue
         if name in flags.reserved or name not in flags.valued | flags.switches:
             known = sorted((flags.valued | flags.switches) - flags.reserved)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlnas.data.load import PYDOCS
 from rlnas.errors import RequestError
-from rlnas.sagemaker.hyperparameters import CHANNEL, CODE_DIGEST
+from rlnas.sagemaker.hyperparameters import CHANNEL, CODE_DIGEST, HOSTS_KEY
 from rlnas.sagemaker.packing import pack_code
 from rlnas.sagemaker.requests import Machines, TrainingJob, check_name, training_request, tuning_request
 from rlnas.sagemaker.service import answered
@@ -200,6 +201,8 @@ def _inputs_of(wishes: Wishes, folder: Path) -> _Inputs:
         inputs.hyperparameters[CODE_DIGEST] = pack.digest
     elif wishes.modules:
         raise RequestError(f"--module={wishes.modules[0]} goes along with the code; drop --code image")
+    if wishes.machines.count > 1:
+        inputs.hyperparameters[HOSTS_KEY] = secrets.token_hex(16)
     return inputs
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rlnas.errors import ContainerError, MissingDependencyError
-from rlnas.sagemaker.hosts import ip_of
 from rlnas.sagemaker.node import Head, Node
 from rlnas.sagemaker.sharing import Machine, Sharing, share
 
@@ -21,10 +19,10 @@ if TYPE_CHECKING:
     from rlnas.sagemaker.meeting import Meeting
 
 RAY, TRAINING = "ray", "training"
-"""What the others are told: where the cluster is, and how to train."""
+"""What the others are told: that there is a cluster, and how to train."""
 
 ROLL_CALL_SECONDS = 10.0
-"""Time in which hosts are heard of, each of which asks every second."""
+"""Time in which hosts are heard of, each of which asks every second, and the search says what it knows."""
 
 START_SECONDS = 300.0
 """Time that Ray may take to start."""
@@ -45,10 +43,11 @@ class Lead:
         self._run, self._hosts, self._meeting, self._machine = container.run, hosts, meeting, machine
         self._head: Head | None = None
         self._is_called = False
+        self._fault_since: float | None = None
         self._told_lost: set[str] = set()
         self.sharing = Sharing()
         if hosts.others:
-            self._head = Head(ip_of(hosts.first), port + 2, secrets.token_hex(32))
+            self._head = Head.of(hosts, port)
             self.sharing = share(
                 container.hyperparameters,
                 len(hosts.names),
@@ -85,18 +84,19 @@ class Lead:
             while not node.is_ready(0.5) and not stopped():
                 if time.monotonic() > deadline:
                     raise ContainerError(f"Ray has not started on the first host in {START_SECONDS:.0f} s")
-            head = self._head
-            facts = {"host": head.host, "port": head.port, "token": head.token}
-            self._meeting.tell(RAY, {**facts, "n_cpus": self.sharing.node_cpus[1]})
-            yield {**self._hosts.variables, **head.variables}
+            self._meeting.tell(RAY, {"n_cpus": self.sharing.node_cpus[1]})
+            yield {**self._hosts.variables, **self._head.variables}
 
     @property
     def is_training(self) -> bool:
-        """Whether shared weights are being trained on all hosts."""
-        return self._is_called and self._training.is_file()
+        """Whether shared weights are being trained on all hosts, or that has failed."""
+        return self._is_called and not (self._run / "supernet").is_dir()
 
     def look(self) -> str | None:
         """Call the others once the training begins, and say who has been lost.
+
+        Where a host says that something went wrong, the search has `ROLL_CALL_SECONDS` to fail by itself:
+        it may know why.
 
         Returns:
             Why the training cannot go on, if it cannot.
@@ -111,29 +111,43 @@ class Lead:
         for name in set(lost) - self._told_lost:
             self._told_lost.add(name)
             print(f"the host {name} is not heard of any more", flush=True)
-        if self.is_training and (lost or self._meeting.faults):
+        if self.is_training and (lost or self._is_overdue()):
             return self._sentence(lost)
         return None
 
-    def explained(self, reason: str, *, in_training: bool) -> str:
+    def _is_overdue(self) -> bool:
+        """Whether the search goes on though a host has said long ago that something went wrong."""
+        if not self._meeting.faults:
+            return False
+        now = time.monotonic()
+        self._fault_since = self._fault_since or now
+        return now - self._fault_since >= ROLL_CALL_SECONDS
+
+    def explained(self, reason: str) -> str:
         """Why the search has failed, where that may be another host's doing.
 
         Args:
             reason: What the search itself says.
-            in_training: Whether it was training on all hosts when last looked at.
         """
-        if not in_training:
+        if not self.is_training:
             return reason
+        until = time.monotonic() + ROLL_CALL_SECONDS
         missing = self._meeting.missing(ROLL_CALL_SECONDS)
-        return self._sentence(missing) if missing or self._meeting.faults else reason
+        while not (missing or self._meeting.faults) and time.monotonic() < until:
+            time.sleep(0.1)  # a host whose processes have ended says so soon
+        if missing:
+            return self._sentence(missing)
+        return self._sentence((), reason) if self._meeting.faults else reason
 
     @property
     def _training(self) -> Path:
         return self._run / "training.json"
 
-    def _sentence(self, lost: tuple[str, ...]) -> str:
-        said = [f"the host {name} says: {fault}" for name, fault in self._meeting.faults.items()]
-        said += [f"the host {name} was lost" for name in lost if name not in self._meeting.faults]
+    def _sentence(self, lost: tuple[str, ...], own: str | None = None) -> str:
+        faults = dict(self._meeting.faults)  # others may be heard of in between
+        said = [] if own is None else [f"the first host says: {own}"]
+        said += [f"the host {name} says: {fault}" for name, fault in faults.items()]
+        said += [f"the host {name} was lost" for name in lost if name not in faults]
         return (
             f"the training on {len(self._hosts.names)} hosts has failed: {'; '.join(said)}; launch the job "
             "again with --resume, which goes on from the last checkpoint"

@@ -3,11 +3,12 @@
 The others ask it every second, by a small HTTP request, and get all that it has to say: so whoever comes
 late or loses a connection misses nothing, and whoever is not heard of for a while has gone. This is all
 that hosts say to each other by themselves; work is shared out by libraries that are made for it, and these
-get their addresses from here.
+get their addresses from here. Requests are signed, see `rlnas.sagemaker.hosts.Hosts.sign`.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import threading
 import time
@@ -20,7 +21,7 @@ from rlnas.errors import ContainerError
 from rlnas.sagemaker.hosts import PORT, PORT_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from types import TracebackType
 
     from rlnas.sagemaker.hosts import Hosts
@@ -31,11 +32,14 @@ JOIN_SECONDS = 600.0
 FAILED_SECONDS = 60.0
 """Time that a first host which has failed stays to say so to those that come late."""
 
-LEAVE_SECONDS = 10.0
+LEAVE_SECONDS = 30.0
 """Time in which hosts that have come hear that all is over."""
 
 SILENCE_SECONDS = 60.0
 """Time after which a host that says nothing is taken as gone."""
+
+SIGNATURE = "X-Signature"
+"""Header of a request."""
 
 ANSWER_SECONDS = 10.0
 """Time that one request may take."""
@@ -54,7 +58,7 @@ class Meeting:
     `FAILED_SECONDS` where it ends by a failure. Whoever else asks gets no answer.
 
     Args:
-        others: Names of the hosts that will come; without any, nothing is opened.
+        hosts: Of the job; where there is but one, nothing is opened.
         port: Where.
         stopped: Whether to give up waiting, asked several times a second.
         join_s: Seconds that hosts may take to come.
@@ -69,7 +73,7 @@ class Meeting:
 
     def __init__(
         self,
-        others: Collection[str],
+        hosts: Hosts,
         port: int = PORT,
         stopped: Callable[[], bool] = lambda: False,
         *,
@@ -77,12 +81,13 @@ class Meeting:
     ) -> None:
         self.failed = False
         self.faults: dict[str, str] = {}
-        self._others, self._stopped, self._deadline = tuple(others), stopped, time.monotonic() + join_s
+        self._hosts, self._stopped, self._deadline = hosts, stopped, time.monotonic() + join_s
+        self._others = hosts.others
         self._facts: dict[str, Any] = {}
         self._heard: dict[str, float] = {}
         self._ended: set[str] = set()
         self._server: ThreadingHTTPServer | None = None
-        if not others:
+        if not self._others:
             return
         try:
             self._server = ThreadingHTTPServer(("", port), _handler(self))
@@ -90,7 +95,6 @@ class Meeting:
             raise ContainerError(
                 f"the hosts cannot meet at port {port}: {error.strerror}; name another ({PORT_VARIABLE})"
             ) from error
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def __enter__(self) -> Meeting:
@@ -113,22 +117,28 @@ class Meeting:
         """Add a fact, a value for JSON, to what everyone hears from now on."""
         self._facts[name] = value
 
-    def answer(self, host: str, fault: str | None) -> dict[str, Any] | None:
-        """All facts, for a host of the job that asks; None for who is none.
+    def answer(self, request: bytes, signature: str, send: Callable[[dict[str, Any]], None]) -> None:
+        """Send all facts to a host of the job that asks, and nothing to who is none.
 
         Args:
-            host: Its name.
-            fault: What has gone wrong there, if anything.
+            request: A JSON object: name of the ``host``, and the ``fault`` there, or null.
+            signature: Of the request.
+            send: What sends them; a host has heard that all is over once it returns.
+
+        Raises:
+            ValueError: If the request is signed rightly and is no JSON.
         """
-        if host not in self._others:
-            return None
+        if not hmac.compare_digest(self._hosts.sign(request).encode(), signature.encode()):
+            return
+        said = json.loads(request)
+        host, fault = said["host"], said["fault"]
         self._heard[host] = time.monotonic()
         if fault is not None:
             self.faults[host] = fault
         facts = dict(self._facts)
+        send(facts)
         if DONE in facts:
             self._ended.add(host)
-        return facts
 
     def silent(self, seconds: float = SILENCE_SECONDS) -> tuple[str, ...]:
         """Names of the hosts that have come and have not been heard of for so long."""
@@ -193,8 +203,8 @@ class FirstHost:
     def _asked(self, fault: str | None) -> dict[str, Any]:
         connection = HTTPConnection(self._hosts.first, self._port, timeout=ANSWER_SECONDS)
         try:
-            body = json.dumps({"host": self._hosts.current, "fault": fault and fault[:1000]})
-            connection.request("POST", "/", body)
+            body = json.dumps({"host": self._hosts.current, "fault": fault and fault[:1000]}).encode()
+            connection.request("POST", "/", body, {SIGNATURE: self._hosts.sign(body)})
             answer = json.loads(connection.getresponse().read())
         finally:
             connection.close()
@@ -219,17 +229,17 @@ def _handler(meeting: Meeting) -> type[BaseHTTPRequestHandler]:
         timeout = ANSWER_SECONDS
 
         def do_POST(self) -> None:
-            with suppress(ValueError, KeyError, TypeError, OSError):  # whoever it is: it gets no answer
-                length = min(int(self.headers["Content-Length"]), _LONGEST)
-                said = json.loads(self.rfile.read(length))
-                fault = said["fault"]
-                answer = meeting.answer(str(said["host"]), None if fault is None else str(fault))
-                if answer is not None:
-                    body = json.dumps(answer).encode()
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
+            with suppress(ValueError, OSError):  # whoever it is: it gets no answer
+                length = int(self.headers.get("Content-Length", "0"))
+                request = self.rfile.read(length) if 0 <= length <= _LONGEST else b""
+                meeting.answer(request, self.headers.get(SIGNATURE, ""), self.send)
+
+        def send(self, facts: dict[str, Any]) -> None:
+            body = json.dumps(facts).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing: this happens every second."""

@@ -13,14 +13,17 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlnas.errors import MissingDependencyError, ScaleError
+from rlnas.sagemaker.hosts import ip_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rlnas.sagemaker.hosts import Hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,20 @@ class Head:
 
     host: str
     port: int
-    token: str
+    token: str = field(repr=False)
+
+    @classmethod
+    def of(cls, hosts: Hosts, port: int) -> Head:
+        """That of a job, whose hosts all know the token: nobody has to tell it.
+
+        Args:
+            hosts: Of the job.
+            port: Where the first one is asked; Ray has the second one behind it.
+
+        Raises:
+            ContainerError: If the first host has no address.
+        """
+        return cls(ip_of(hosts.first), port + 2, hosts.sign(b"ray"))
 
     @property
     def address(self) -> str:

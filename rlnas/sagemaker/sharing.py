@@ -92,11 +92,14 @@ def share(
     flags: dict[str, object] = {}
     node_cpus = None
     if given.get("ray", "auto") == "auto":
+        wanted = given.get("worker-cpus", "")
         per_worker = 1 if gpus else max(1, machine.n_cpus // MAX_WORKERS)
+        per_worker = max(1, int(wanted)) if wanted.isdecimal() else per_worker
         # On a CPU, half of the first host is for the search itself, and the baseline beside it.
         first = machine.n_cpus if gpus else max(1, machine.n_cpus // 2)
         node_cpus = first, machine.n_cpus
-        workers = gpus * n_hosts or first // per_worker + (n_hosts - 1) * (machine.n_cpus // per_worker)
+        room = [machine.n_cpus // per_worker] * (n_hosts - 1) + [first // per_worker]
+        workers = max(1, sum(min(n, gpus) if gpus else n for n in room))
         flags = {"workers": workers, "worker-cpus": per_worker, "worker-gpus": int(gpus > 0)}
         flags = {name: value for name, value in flags.items() if name not in given}
         flags["ray"] = ray_address

@@ -17,7 +17,7 @@ from rlnas.sagemaker.checkpoints import restore
 from rlnas.sagemaker.child import Child
 from rlnas.sagemaker.contract import Container, base_of, write_failure
 from rlnas.sagemaker.helping import help_first
-from rlnas.sagemaker.hosts import PORT, PORT_VARIABLE
+from rlnas.sagemaker.hosts import LAST_PORT, PORT, PORT_VARIABLE
 from rlnas.sagemaker.hyperparameters import to_arguments
 from rlnas.sagemaker.leading import Lead
 from rlnas.sagemaker.meeting import Meeting
@@ -68,7 +68,7 @@ def train(flags: Flags, environ: Mapping[str, str]) -> int:
             if not container.hosts.is_first:
                 help_first(container.hosts, port, machine, lambda: stop.asked, environ)
                 return STOPPED if stop.asked else 0
-            with Meeting(container.hosts.others, port, lambda: stop.asked) as meeting:
+            with Meeting(container.hosts, port, lambda: stop.asked) as meeting:
                 code = _lead(container, flags, environ, stop, (meeting, port, machine))
                 meeting.failed = code != 0
                 return code
@@ -98,17 +98,17 @@ def _lead(
 
 def _search(container: Container, lead: Lead, child: Child, stop: Stop) -> int:
     publisher = Publisher(container.run, container.checkpoints)
-    n_told, code, trouble, in_training = 0, None, None, False
+    n_told, code, trouble = 0, None, None
     try:
         while trouble is None and not stop.asked and (code := child.wait(POLL_SECONDS)) is None:
             if publisher.publish():
                 n_told = _tell(container.run, n_told)
-            trouble, in_training = lead.look(), lead.is_training
+            trouble = lead.look()
     finally:
         child.end()
     publisher.publish()
     if code and not stop.asked and trouble is None:
-        trouble = lead.explained(child.failure(code), in_training=in_training)
+        trouble = lead.explained(child.failure(code))
     if stop.asked and code != 0:
         print("stopped; what was scored is in the checkpoints", flush=True)
         return STOPPED
@@ -168,8 +168,8 @@ def _failed(base: Path, reason: str) -> int:
 
 def _port(environ: Mapping[str, str]) -> int:
     text = environ.get(PORT_VARIABLE, str(PORT))
-    if not (text.isdigit() and 0 < int(text) < 65536):
-        raise ContainerError(f"{PORT_VARIABLE} must be a port from 1 to 65535, but is {text!r}")
+    if not (text.isdecimal() and 0 < int(text) <= LAST_PORT):
+        raise ContainerError(f"{PORT_VARIABLE} must be a port from 1 to {LAST_PORT}, but is {text!r}")
     return int(text)
 
 

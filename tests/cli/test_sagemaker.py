@@ -163,6 +163,10 @@ def test_a_bad_request_is_refused_in_one_sentence_and_nothing_is_sent(
             r"--instance-type=ml.g5.huge is no kind of machine that trains; did",
         ),
         (
+            ["--instance-count", "2", "--choice", "nnodes=3,1"],
+            r"--nnodes=3 does not go with --instance-count 2; leave it out",
+        ),
+        (
             ["--choice", f"task=sst2,{AKIA}"],
             r"task looks like an AWS access key, and everyone who may describe the job would",
         ),
@@ -187,7 +191,15 @@ def test_a_value_that_the_search_would_refuse_is_refused_here(sent, misused):
 def test_flags_of_other_hosts_are_checked_and_not_sent(sent):
     flags = (*BASE, "--instance-count", "3", "--code", "image")
     assert main(["sagemaker", "launch", *flags, "--", "--racing", "--controls", "random"]) == 0
-    assert sent[0][0].request["HyperParameters"] == {"racing": "true", "controls": "random"}
+    given = dict(sent[0][0].request["HyperParameters"])
+    assert given.pop("hosts-key")
+    assert given == {"racing": "true", "controls": "random"}
+
+
+def test_what_is_tried_out_is_checked_beside_what_else_is(sent):
+    tried = ("--choice", "workers=1,2", "--choice", "ray=local,10.1.1.1:6379")
+    assert main(["sagemaker", "tune", *BASE, "--code", "image", *tried, "--"]) == 0
+    assert len(sent) == 1
 
 
 def test_the_flags_of_a_search_are_found():

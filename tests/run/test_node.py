@@ -43,10 +43,19 @@ def test_a_node_trains_along_in_an_empty_folder_that_does_not_stay(started):
     assert not run.parent.exists()
 
 
+def test_what_torchrun_says_outlives_the_folder(started, capsys):
+    started("import sys; print('out of memory', file=sys.stderr); sys.exit(1)")
+    assert main(FLAGS) == 2
+    assert capsys.readouterr().err == (
+        "out of memory\nrlnas: error: a process has ended with exit code 1 (see its own words above); go "
+        "on from its last checkpoint with --resume\n"
+    )
+
+
 def test_what_goes_wrong_is_one_line(started, capsys):
     started("import sys; print('rlnas: error: no GPU here', file=sys.stderr); sys.exit(1)")
     assert main(FLAGS) == 2
-    assert capsys.readouterr().err == "rlnas: error: no GPU here\n"
+    assert capsys.readouterr().err == "rlnas: error: no GPU here\n" * 2
 
 
 @pytest.mark.timeout(180)

@@ -50,6 +50,15 @@ def test_files_tell_all(told, tmp_path):
     assert container.run == tmp_path / "run"
 
 
+def test_hosts_of_a_job_share_a_secret_which_those_of_others_do_not_know(told, tmp_path):
+    def secret(current, key, **more):
+        told("resourceconfig", {"hosts": ["algo-1", "algo-2"], "current_host": current})
+        told("hyperparameters", {"budget": "3", "hosts-key": key, **more})
+        return read(tmp_path).hosts.secret
+
+    assert secret("algo-1", "a") == secret("algo-2", "a", sagemaker_region="here") != secret("algo-1", "b")
+
+
 def test_variables_of_the_toolkit_stand_in_for_files(tmp_path):
     container = read(
         tmp_path,
@@ -176,7 +185,7 @@ def test_the_toolkit_s_own_environment_is_understood(toolkit, kept):
             "task": "channel:task/train.csv",
         },
         channels={name: Path("/opt/ml/input/data", name) for name in ("code", "latency-table", "task")},
-        hosts=Hosts(("algo-1", "algo-2"), "algo-2"),
+        hosts=Hosts(("algo-1", "algo-2"), "algo-2", None if "CURRENT_HOST" in kept else "eth0"),
         model=Path("/opt/ml/model"),
         output_data=Path("/opt/ml/output/data"),
         checkpoints=Path("/opt/ml/checkpoints"),

@@ -11,10 +11,11 @@ from rlnas.sagemaker import meeting
 from rlnas.sagemaker.helping import Helper, help_first
 from rlnas.sagemaker.hosts import Hosts
 from rlnas.sagemaker.meeting import Meeting
+from rlnas.sagemaker.node import Head
 from rlnas.sagemaker.sharing import Machine
 
-PAIR = Hosts(("127.0.0.1", "127.0.0.2"), "127.0.0.2", "lo")
-RAY = {"ray": {"host": "127.0.0.1", "port": 3, "token": "t", "n_cpus": 2}}
+PAIR = Hosts(("127.0.0.1", "127.0.0.2"), "127.0.0.2", "lo", "of the job")
+RAY = {"ray": {"n_cpus": 2}}
 TRAINING = {"training": {"nproc": 2, "device": "cpu"}}
 
 
@@ -82,7 +83,7 @@ def test_a_host_joins_the_cluster_once(node, capfd):
         helper.follow(RAY)
         helper.follow(RAY)
         ((head, host, n_cpus, n_gpus),) = node
-        assert (head.address, head.token) == ("127.0.0.1:3", "t")
+        assert head == Head.of(PAIR, 5)
         assert (host, n_cpus, n_gpus) == ("127.0.0.2", 2, 1)
     assert node[-1] == "closed"
     assert capfd.readouterr().out == "this host has joined the Ray cluster\n"
@@ -140,7 +141,7 @@ def test_a_training_ends_with_the_host(training):
 
 def test_a_host_helps_until_the_first_one_is_done(node, monkeypatch):
     port = free_port()
-    with Meeting(PAIR.others, port) as first:
+    with Meeting(PAIR, port) as first:
         thread = threading.Thread(target=help_first, args=(PAIR, port, Machine(), lambda: False, {}))
         thread.start()
         first.tell("ray", RAY["ray"])
@@ -153,7 +154,7 @@ def test_a_host_helps_until_the_first_one_is_done(node, monkeypatch):
 def test_a_fault_is_told_to_the_first_host(training):
     training(2)
     port = free_port()
-    with Meeting(PAIR.others, port) as first:
+    with Meeting(PAIR, port) as first:
         thread = threading.Thread(target=help_first, args=(PAIR, port, Machine(), lambda: False, {}))
         thread.start()
         first.tell("training", TRAINING["training"])

@@ -30,6 +30,16 @@ def test_libraries_are_told_the_network_where_there_is_more_than_one_host():
     assert Hosts(("a",), "a", "eth0").variables == {}
 
 
+def test_a_signature_is_of_one_message_by_one_secret_which_nothing_shows():
+    hosts = Hosts(("a", "b"), "a", secret="of the job")
+    found = hosts.sign(b"ray")
+    assert len(found) == 64
+    assert found == Hosts(("a", "b"), "b", secret="of the job").sign(b"ray")
+    assert found != hosts.sign(b"torchrun")
+    assert found != Hosts(("a", "b"), "a", secret="of another").sign(b"ray")
+    assert "of the job" not in repr(hosts)
+
+
 def test_a_name_without_an_address_is_told():
     assert ip_of("127.0.0.2") == "127.0.0.2"
     with pytest.raises(

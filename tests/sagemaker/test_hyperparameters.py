@@ -11,6 +11,7 @@ from rlnas.cli.sagemaker import search_flags
 from rlnas.errors import ContainerError, RequestError
 from rlnas.sagemaker.hyperparameters import (
     CODE_DIGEST,
+    HOSTS_KEY,
     check_hyperparameters,
     check_no_secret,
     to_arguments,
@@ -65,7 +66,8 @@ def test_what_is_no_flag_is_refused(arguments, message):
 
 def test_channels_become_folders_and_files(tmp_path):
     (tmp_path / "train.csv").write_text("")
-    values = {"task": "channel:data/train.csv", "model": "channel:data", CODE_DIGEST: "0" * 64}
+    values = {"task": "channel:data/train.csv", "model": "channel:data"}
+    values |= {CODE_DIGEST: "0" * 64, HOSTS_KEY: "a"}
     assert to_arguments(values, FLAGS, {"data": tmp_path}) == [
         f"--task={tmp_path}/train.csv",
         f"--model={tmp_path}",

@@ -54,6 +54,13 @@ def test_what_lies_here_goes_along_and_the_rest_stays_as_it_is(wishes, tmp_path)
     assert prepared.request["CheckpointConfig"]["S3Uri"] == "s3://searches/team/rlnas/demo/checkpoints/"
 
 
+def test_hosts_of_a_job_get_a_key_that_no_other_job_has(wishes, tmp_path):
+    wishes = replace(wishes, machines=Machines("ml.m5.large", count=2))
+    keys = {prepare(wishes, tmp_path, NOW).request["HyperParameters"]["hosts-key"] for _ in range(2)}
+    assert {len(key) for key in keys} == {32}
+    assert len(keys) == 2
+
+
 def test_a_folder_goes_along_whole(wishes, tmp_path):
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text("{}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -12,14 +13,14 @@ from rlnas.sagemaker.leading import Lead
 from rlnas.sagemaker.meeting import Meeting
 from rlnas.sagemaker.sharing import Machine, Sharing
 
-HOSTS = Hosts(("127.0.0.1", "127.0.0.2", "127.0.0.3"), "127.0.0.1", "lo")
+HOSTS = Hosts(("127.0.0.1", "127.0.0.2", "127.0.0.3"), "127.0.0.1", "lo", "of the job")
 
 
 class Told(Meeting):
     """A meeting that opens no port; hosts are lost as a test says."""
 
     def __init__(self):
-        super().__init__(())
+        super().__init__(Hosts(("alone",), "alone"))
         self.lost = ()
 
     @property
@@ -93,21 +94,15 @@ def test_one_host_opens_nothing_and_adds_nothing(lead, node, meeting):
     assert (node, meeting.facts) == ([], {})
 
 
-def test_the_cluster_is_opened_and_its_address_told_with_a_token(lead, node, meeting):
+def test_the_cluster_is_opened_and_told_of_by_no_secret(lead, node, meeting):
     first = lead()
     assert "--ray=127.0.0.1:29477" in first.sharing.flags
     assert "--rdzv-endpoint=127.0.0.1:29476" in first.sharing.flags
     with first.cluster(never) as variables:
         ((head, host, n_cpus, n_gpus),) = node
         assert (head.address, host, n_cpus, n_gpus) == ("127.0.0.1:29477", "127.0.0.1", 2, 0)
-        assert len(head.token) == 64
-        assert meeting.facts["ray"] == {
-            "host": "127.0.0.1",
-            "port": 29477,
-            "token": head.token,
-            "n_cpus": 4,
-        }
-        assert variables["RAY_AUTH_TOKEN"] == head.token
+        assert meeting.facts["ray"] == {"n_cpus": 4}
+        assert variables["RAY_AUTH_TOKEN"] == head.token == HOSTS.sign(b"ray")
         assert variables["GLOO_SOCKET_IFNAME"] == "lo"
     assert node[-1] == "closed"
 
@@ -169,6 +164,8 @@ def test_others_are_called_once_the_training_has_begun(lead, meeting, training, 
     first.look()
     assert capfd.readouterr().out == "the other hosts have been called to the training\n"
     begun.unlink()
+    assert first.is_training  # which has failed
+    (begun.parent / "supernet").mkdir()
     assert not first.is_training
 
 
@@ -210,7 +207,7 @@ def test_a_host_that_is_lost_while_subnets_are_judged_is_told_and_no_more(lead, 
     meeting.lost = ("127.0.0.2",)
     assert first.look() is first.look() is None
     assert capfd.readouterr().out == "the host 127.0.0.2 is not heard of any more\n"
-    assert first.explained("no task", in_training=False) == "no task"
+    assert first.explained("no task") == "no task"
 
 
 SENTENCE = (
@@ -224,9 +221,7 @@ def test_a_host_that_is_lost_in_the_training_is_its_end(lead, meeting, training)
     training()
     assert first.look() is None
     meeting.lost = ("127.0.0.2",)
-    sentence = SENTENCE.format("the host 127.0.0.2 was lost")
-    assert first.look() == sentence
-    assert first.explained("exit code 1", in_training=True) == sentence
+    assert first.look() == SENTENCE.format("the host 127.0.0.2 was lost")
     meeting.faults["127.0.0.2"] = "no memory"
     meeting.lost = ("127.0.0.2", "127.0.0.3")
     assert first.look() == SENTENCE.format(
@@ -234,5 +229,47 @@ def test_a_host_that_is_lost_in_the_training_is_its_end(lead, meeting, training)
     )
 
 
-def test_the_search_s_own_reason_counts_where_all_hosts_are_well(lead):
-    assert lead().explained("the loss became nan", in_training=True) == "the loss became nan"
+def test_a_search_says_itself_why_its_training_failed_before_others_are_asked(
+    lead, meeting, training, monkeypatch
+):
+    """A process that fails on one host breaks off the connections of all: each of them has failed."""
+    first = lead()
+    begun = training()
+    first.look()
+    meeting.faults["127.0.0.2"] = "a connection is broken"
+    assert first.look() is first.look() is None
+    begun.unlink()
+    assert first.explained("no space left") == SENTENCE.format(
+        "the first host says: no space left; the host 127.0.0.2 says: a connection is broken"
+    )
+    monkeypatch.setattr(module, "ROLL_CALL_SECONDS", 0.0)  # it does not end
+    assert first.look() == SENTENCE.format("the host 127.0.0.2 says: a connection is broken")
+
+
+def test_a_host_that_says_late_what_went_wrong_is_waited_for(lead, meeting, training):
+    first = lead()
+    training()
+    first.look()
+    threading.Timer(0.3, meeting.faults.update, [{"127.0.0.2": "no GPU here"}]).start()
+    assert first.explained("a process has ended") == SENTENCE.format(
+        "the first host says: a process has ended; the host 127.0.0.2 says: no GPU here"
+    )
+
+
+def test_what_goes_wrong_elsewhere_after_the_training_ends_nothing(lead, meeting, training):
+    first = lead()
+    begun = training()
+    first.look()
+    (begun.parent / "supernet").mkdir()
+    meeting.faults["127.0.0.2"] = "a connection is broken"
+    meeting.lost = ("127.0.0.2",)
+    assert first.look() is None
+    assert first.explained("no task") == "no task"
+
+
+def test_the_search_s_own_reason_counts_where_all_hosts_are_well(lead, training, monkeypatch):
+    monkeypatch.setattr(module, "ROLL_CALL_SECONDS", 0.2)
+    first = lead()
+    training()
+    first.look()
+    assert first.explained("the loss became nan") == "the loss became nan"

@@ -3,8 +3,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from http.client import HTTPConnection, HTTPException
+from dataclasses import replace
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -14,8 +16,9 @@ from rlnas.sagemaker import meeting as module
 from rlnas.sagemaker.hosts import Hosts
 from rlnas.sagemaker.meeting import FirstHost, Meeting
 
-PAIR = Hosts(("127.0.0.1", "127.0.0.2"), "127.0.0.2")
-OTHERS = PAIR.others
+PAIR = Hosts(("127.0.0.1", "127.0.0.2"), "127.0.0.2", secret="of the job")
+STRANGER = Hosts(PAIR.names, PAIR.current, secret="guessed")
+SAID = b'{"host": "127.0.0.2", "fault": null}'
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,7 @@ def without_waiting(monkeypatch):
 
 
 def test_who_asks_hears_all_that_was_told_however_late_it_comes():
-    with Meeting(OTHERS, port := free_port()) as meeting:
+    with Meeting(PAIR, port := free_port()) as meeting:
         meeting.tell("ray", {"port": 3})
         first = FirstHost(PAIR, port)
         assert first.ask() == {"ray": {"port": 3}}
@@ -48,7 +51,7 @@ def test_a_first_host_that_is_done_waits_for_those_that_start_late():
 
     thread = threading.Thread(target=late)
     thread.start()
-    with Meeting(OTHERS, port):
+    with Meeting(PAIR, port):
         pass
     thread.join()
     assert heard == [{"done": True}]
@@ -56,51 +59,73 @@ def test_a_first_host_that_is_done_waits_for_those_that_start_late():
 
 def test_one_that_has_failed_stays_for_a_while_to_say_so(monkeypatch):
     monkeypatch.setattr(module, "FAILED_SECONDS", 0.3)
-    with pytest.raises(ValueError, match="broken"), Meeting(OTHERS, free_port()):
+    with pytest.raises(ValueError, match="broken"), Meeting(PAIR, free_port()):
         raise ValueError("broken")
-    with Meeting(OTHERS, free_port()) as meeting:
+    with Meeting(PAIR, free_port()) as meeting:
         meeting.failed = True
-    with Meeting(OTHERS, free_port(), join_s=0.0):
+    with Meeting(PAIR, free_port(), join_s=0.0):
         pass
 
 
 @pytest.mark.usefixtures("without_waiting")
 def test_one_that_is_stopped_waits_for_nobody():
-    with Meeting(OTHERS, free_port(), lambda: True):
+    with Meeting(PAIR, free_port(), lambda: True):
         pass
 
 
 def test_one_whose_hosts_have_come_and_gone_leaves_soon():
-    with Meeting(OTHERS, port := free_port()):
+    with Meeting(PAIR, port := free_port()):
         FirstHost(PAIR, port).ask()
 
 
+def test_a_host_to_which_nothing_could_be_sent_has_not_heard_that_all_is_over():
+    def broken(facts):
+        sent.append(facts)
+        raise BrokenPipeError
+
+    sent = []
+    with Meeting(PAIR, free_port()) as meeting:
+        meeting.tell(module.DONE, True)
+        with pytest.raises(BrokenPipeError):
+            meeting.answer(SAID, PAIR.sign(SAID), broken)
+        assert sent == [{"done": True}]
+        assert meeting._awaited(0.0, time.monotonic() + 20)
+        meeting.answer(SAID, PAIR.sign(SAID), sent.append)
+        assert not meeting._awaited(0.0, time.monotonic() + 20)
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "headers"),
     [
-        '{"host": "127.0.0.3", "fault": null}',
-        '{"host": "127.0.0.2"}',
-        '["127.0.0.2"]',
-        "127.0.0.2 is a host",
+        (SAID, {}),
+        (SAID, {module.SIGNATURE: ""}),
+        (SAID, {module.SIGNATURE: "é"}),
+        (SAID, {module.SIGNATURE: STRANGER.sign(SAID)}),
+        (SAID, {module.SIGNATURE: PAIR.sign(b"ray")}),
+        (SAID, {module.SIGNATURE: PAIR.sign(SAID), "Content-Length": "-1"}),
+        (SAID, {module.SIGNATURE: PAIR.sign(SAID), "Content-Length": "all"}),
+        (b"no JSON", {module.SIGNATURE: PAIR.sign(b"no JSON")}),
+        (b"[" * 2**17, {module.SIGNATURE: PAIR.sign(b"[" * 2**17)}),
     ],
 )
-def test_who_is_no_host_of_the_job_gets_no_answer(body):
-    with Meeting(OTHERS, port := free_port(), join_s=0.0) as meeting:
-        meeting.tell("token", "a secret")
-        connection = HTTPConnection("127.0.0.1", port, timeout=20)
-        connection.request("POST", "/", body)
+def test_who_is_no_host_of_the_job_gets_no_answer(body, headers):
+    with Meeting(PAIR, port := free_port(), join_s=0.0) as meeting:
+        meeting.tell("where", "here")
+        request = Request(f"http://127.0.0.1:{port}", body, headers)
         with pytest.raises((HTTPException, OSError)):
-            connection.getresponse()
+            urlopen(request, timeout=20)
         assert meeting.silent(0.0) == ()
+        assert FirstHost(STRANGER, port).ask() == {}
+        assert FirstHost(PAIR, port).ask() == {"where": "here"}
 
 
 def test_a_connection_that_says_nothing_keeps_nobody_from_asking():
-    with Meeting(OTHERS, port := free_port()), socket.create_connection(("127.0.0.1", port)):
+    with Meeting(PAIR, port := free_port()), socket.create_connection(("127.0.0.1", port)):
         assert FirstHost(PAIR, port).ask() == {}
 
 
 def test_what_goes_wrong_elsewhere_is_heard():
-    with Meeting(OTHERS, port := free_port()) as meeting:
+    with Meeting(PAIR, port := free_port()) as meeting:
         FirstHost(PAIR, port).ask("\U0001f4a5" * 2000)
         assert meeting.faults == {"127.0.0.2": "\U0001f4a5" * 1000}
         FirstHost(PAIR, port).ask()
@@ -108,7 +133,8 @@ def test_what_goes_wrong_elsewhere_is_heard():
 
 
 def test_hosts_that_have_come_and_are_not_heard_of_are_named():
-    with Meeting(("127.0.0.2", "127.0.0.3"), port := free_port(), join_s=0.0) as meeting:
+    three = replace(PAIR, names=(*PAIR.names, "127.0.0.3"))
+    with Meeting(three, port := free_port(), join_s=0.0) as meeting:
         assert meeting.silent(0.0) == ()
         assert meeting.missing(0.0) == ("127.0.0.2", "127.0.0.3")
         FirstHost(PAIR, port).ask()
@@ -122,7 +148,7 @@ def test_hosts_that_have_come_and_are_not_heard_of_are_named():
 
 def test_a_job_of_one_host_opens_no_port(monkeypatch):
     monkeypatch.setattr(module, "ThreadingHTTPServer", lambda *_: pytest.fail("opened"))
-    with Meeting(()) as meeting:
+    with Meeting(Hosts(("a",), "a")) as meeting:
         assert meeting.silent() == meeting.missing(0.0) == ()
 
 
@@ -133,29 +159,26 @@ def test_a_port_that_is_taken_is_named():
             ContainerError, match=r"cannot meet at port \d+: .*; name another \(RLNAS_SAGEMAKER_P"
         ),
     ):
-        Meeting(OTHERS, taken.getsockname()[1])
+        Meeting(PAIR, taken.getsockname()[1])
 
 
 def test_a_first_host_that_never_comes_is_given_up():
-    first = FirstHost(PAIR, free_port(), join_s=0.2)
-    assert first.ask() == {}
-    time.sleep(0.3)
+    assert FirstHost(PAIR, free_port()).ask() == {}
     with pytest.raises(
         ContainerError, match=r"the first host, 127\.0\.0\.1, was not to be found at port"
     ) as e:
-        first.ask()
-    assert "in 0.2 seconds" in str(e.value)
+        FirstHost(PAIR, free_port(), join_s=0.0).ask()
+    assert "in 0 seconds" in str(e.value)
     assert "need a security group that lets them talk" in str(e.value)
 
 
 def test_a_first_host_that_goes_without_a_word_is_noticed():
-    with Meeting(OTHERS, port := free_port(), lambda: True):
-        first = FirstHost(PAIR, port, silence_s=0.2)
-        assert first.ask() == {}
-    assert first.ask() == {}
-    time.sleep(0.3)
+    with Meeting(PAIR, port := free_port(), lambda: True):
+        patient, other = FirstHost(PAIR, port), FirstHost(PAIR, port, silence_s=0.0)
+        assert patient.ask() == other.ask() == {}
+    assert patient.ask() == {}
     with pytest.raises(ContainerError, match=r"the first host, 127\.0\.0\.1, went without a word; see its"):
-        first.ask()
+        other.ask()
 
 
 def test_who_answers_otherwise_than_a_first_host_counts_as_silent():

@@ -12,6 +12,7 @@ import pytest
 
 from rlnas.errors import MissingDependencyError, ScaleError
 from rlnas.sagemaker import node as module
+from rlnas.sagemaker.hosts import Hosts
 from rlnas.sagemaker.node import Head, Node
 
 HEAD = Head("127.0.0.1", 3, "secret")
@@ -48,6 +49,15 @@ def instead(monkeypatch):
         return told
 
     return replace
+
+
+def test_hosts_of_a_job_agree_on_a_head_without_a_word():
+    names = ("127.0.0.1", "127.0.0.2")
+    heads = [Head.of(Hosts(names, current, secret="of the job"), 5) for current in names]
+    assert heads[0] == heads[1]
+    assert heads[0].address == "127.0.0.1:7"
+    assert heads[0].token != Head.of(Hosts(names, names[0], secret="of another"), 5).token
+    assert heads[0].token not in repr(heads)
 
 
 def test_a_head_is_an_address_and_what_opens_it():

@@ -36,6 +36,7 @@ def test_hosts_without_gpus_have_a_worker_for_each_core_up_to_eight():
         *TRAINING,
     )
     assert flags({}, machine=LARGE)[:2] == ("--workers=12", "--worker-cpus=4")
+    assert flags({"worker-cpus": "8"}, machine=LARGE)[0] == "--workers=6"
     assert share({}, 2, LARGE).node_cpus == (16, 32)  # the search and the baseline have the other half
     assert share({}, 2, Machine(1)).node_cpus == (1, 1)
 
@@ -45,6 +46,7 @@ def test_hosts_with_gpus_have_a_worker_and_a_process_for_each():
         *("--workers=12", "--worker-cpus=1", "--worker-gpus=1", "--ray=10.0.0.1:3"),
         *("--nproc=4", "--nnodes=3", "--rdzv-endpoint=10.0.0.1:2"),
     )
+    assert flags({"worker-cpus": "16"}, 3, GPUS)[0] == "--workers=6"
     assert flags({"device": "cpu"}, 2, GPUS)[0] == "--workers=12"
     assert "--nproc=1" in flags({"device": "cpu"}, 2, GPUS)
     assert "--nproc=2" in flags({"device": "cuda:2"}, 2, GPUS)

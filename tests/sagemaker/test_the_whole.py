@@ -171,7 +171,7 @@ def test_a_host_that_dies_in_the_training_is_named_and_a_later_job_goes_on(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_goes_on_without_a_host_that_dies(service, world):
-    name = launched(service, world, "--instance-count", "2", search=("--nnodes", "1"))
+    name = launched(service, world, "--instance-count", "2", search=("--nproc", "1", "--nnodes", "1"))
     says(service, name, r"rlnas:trials=\d+;")
     service.lose(name, 1)
     job = service.wait(name, 600)

@@ -176,11 +176,11 @@ def test_whatever_goes_wrong_leaves_its_reason(base, searching, capfd):
     assert "rlnas: error: RecursionError: too deep ?" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("port", ["0", "70000", "http"])
+@pytest.mark.parametrize("port", ["0", "65534", "²", "http"])
 def test_a_port_that_is_none_is_refused(base, port):
     assert train(FLAGS, environ_of(base, RLNAS_SAGEMAKER_PORT=port)) == 1
     reason = (base / "output" / "failure").read_text()
-    assert reason == f"RLNAS_SAGEMAKER_PORT must be a port from 1 to 65535, but is '{port}'"
+    assert reason == f"RLNAS_SAGEMAKER_PORT must be a port from 1 to 65533, but is '{port}'"
 
 
 def test_other_hosts_help_and_search_nothing(base, searching, monkeypatch):
