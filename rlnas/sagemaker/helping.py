@@ -11,7 +11,7 @@ from rlnas.sagemaker.child import Child
 from rlnas.sagemaker.hosts import ip_of
 from rlnas.sagemaker.leading import RAY, TRAINING
 from rlnas.sagemaker.meeting import DONE, FirstHost
-from rlnas.sagemaker.node import Head, Node
+from rlnas.sagemaker.ray_node import Head, Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rlnas.errors import ContainerError, MissingDependencyError
-from rlnas.sagemaker.node import Head, Node
+from rlnas.sagemaker.ray_node import Head, Node
 from rlnas.sagemaker.sharing import Machine, Sharing, share
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rlnas.sagemaker import meeting
 from rlnas.sagemaker.helping import Helper, help_first
 from rlnas.sagemaker.hosts import Hosts
 from rlnas.sagemaker.meeting import Meeting
-from rlnas.sagemaker.node import Head
+from rlnas.sagemaker.ray_node import Head
 from rlnas.sagemaker.sharing import Machine
 
 PAIR = Hosts(("127.0.0.1", "127.0.0.2"), "127.0.0.2", "lo", "of the job")

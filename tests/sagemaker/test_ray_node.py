@@ -13,7 +13,7 @@ import pytest
 from rlnas.errors import MissingDependencyError, ScaleError
 from rlnas.sagemaker import node as module
 from rlnas.sagemaker.hosts import Hosts
-from rlnas.sagemaker.node import Head, Node
+from rlnas.sagemaker.ray_node import Head, Node
 
 HEAD = Head("127.0.0.1", 3, "secret")
 TWO_HOSTS = """
