@@ -10,7 +10,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-os.environ.setdefault()  # a busy machine takes longer than half a minute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path += [str(Path(__file__).parents[1] / "supernet"), str(Path(__file__).parents[2])]
 
