@@ -1,4 +1,4 @@
-"""Fixtures of tiny models, and the way to `small_bench` and to `world`."""
+"""Fixtures of tiny models, and the way to `small_bench`, to `world` and to `benchmarks`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path += [
     *(str(Path(__file__).parents[1] / name) for name in ("supernet", "run")),
     str(Path(__file__).parent),
+    str(Path(__file__).parents[2]),
 ]
 
 from tiny import bert, checkpoints, loaded

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from rlnas.errors import MissingDependencyError, ScaleError
-from rlnas.sagemaker import node as module
+from rlnas.sagemaker import ray_node as module
 from rlnas.sagemaker.hosts import Hosts
 from rlnas.sagemaker.ray_node import Head, Node
 
