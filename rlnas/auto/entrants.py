@@ -110,16 +110,20 @@ def meet(auto: AutoJob, task: Task, path: Path) -> tuple[Entrant, ...]:
     if path.is_file():
         return read_entrants(path)
     reference = load(auto.job, auto.arms[0], task)
-    unit = forward_flops(reference.shape.full, reference.shape, _lengths(reference, task)[0])
+    supernet, lengths = reference, _lengths(reference, task)
+    unit = forward_flops(reference.shape.full, reference.shape, lengths[0])
     known: dict[tuple[object, ...], str] = {}
     entrants = []
     for arm in auto.arms:
-        supernet = load(auto.job, arm, task)
+        if arm != auto.arms[0]:
+            supernet = load(auto.job, arm, task)
+            lengths = _lengths(supernet, task)
         model = (arm.place, supernet.shape, supernet.model.config.pooling)
         if model in known:
             raise CheckpointError(f"{arm.name!r} is the same model as {known[model]!r}; drop one")
         known[model] = arm.name
-        entrants.append(_entrant(auto, arm, supernet, reference, task, unit))
+        cost = arm_cost(supernet.shape, *lengths, unit)
+        entrants.append(_entrant(auto, arm, supernet, reference, cost))
         logger.info("%s", entrants[-1].sentence(entrants[0].name))
     write_json(path, {"entrants": [entrant.to_dict() for entrant in entrants]})
     return tuple(entrants)
@@ -165,12 +169,9 @@ def _lengths(supernet: Supernet, task: Task) -> tuple[list[int], list[int]]:
     return train, search
 
 
-def _entrant(
-    auto: AutoJob, arm: Arm, supernet: Supernet, reference: Supernet, task: Task, unit: float
-) -> Entrant:
-    cost = arm_cost(supernet.shape, *_lengths(supernet, task), unit)
+def _entrant(auto: AutoJob, arm: Arm, supernet: Supernet, reference: Supernet, cost: ArmCost) -> Entrant:
     space = auto.job.plain_space(supernet.shape)
-    is_reference = arm == auto.arms[0]
+    is_reference = supernet is reference
     return Entrant(
         name=arm.name,
         shape=supernet.shape,

@@ -49,3 +49,27 @@ def service(aws, tmp_path, monkeypatch):
     with StandIn(tmp_path / "sagemaker") as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", service.endpoint)
         yield service
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """Stands in the place of Ray's processes: what it was made of, and what became of it."""
+    told = []
+
+    class Node:
+        ready = True
+
+        def __init__(self, *arguments):
+            told.append(arguments)
+
+        def is_ready(self, _seconds=0.0):
+            if isinstance(self.ready, Exception):
+                raise self.ready
+            return self.ready
+
+        def close(self):
+            told.append("closed")
+
+    for user in ("helping", "leading"):
+        monkeypatch.setattr(f"rlnas.sagemaker.{user}.Node", Node)
+    return told

@@ -25,29 +25,6 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def node(monkeypatch):
-    """Stands in the place of Ray's processes: what it was made of, and what became of it."""
-    told = []
-
-    class Node:
-        ready = True
-
-        def __init__(self, *arguments):
-            told.append(arguments)
-
-        def is_ready(self):
-            if isinstance(self.ready, Exception):
-                raise self.ready
-            return self.ready
-
-        def close(self):
-            told.append("closed")
-
-    monkeypatch.setattr(module, "Node", Node)
-    return told
-
-
-@pytest.fixture
 def training(monkeypatch):
     """A process that ends as a test says in the place of the training; what it was started with."""
     told = []

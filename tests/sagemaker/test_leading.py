@@ -52,25 +52,6 @@ def lead(tmp_path, meeting):
 
 
 @pytest.fixture
-def node(monkeypatch):
-    """Stands in the place of Ray's processes; what it was made of, and whether it is closed."""
-    told = []
-
-    class Node:
-        def __init__(self, *arguments):
-            told.append(arguments)
-
-        def is_ready(self, seconds):
-            return True
-
-        def close(self):
-            told.append("closed")
-
-    monkeypatch.setattr(module, "Node", Node)
-    return told
-
-
-@pytest.fixture
 def training(tmp_path):
     """Files by which a search says that its training has begun."""
     path = tmp_path / "ml" / "run" / "training.json"
